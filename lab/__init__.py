@@ -1,0 +1,1 @@
+"""The rules: configuration, ledger, git, policy, queue, executors and the referee. No torch."""

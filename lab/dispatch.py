@@ -1,0 +1,175 @@
+"""Moving runs along: results into the ledger, verdicts, the next run onto a free device.
+
+Whoever holds the dispatch lock does it, for a moment, then lets go: any of the servers of a lab can, so none is needed.
+Every step can be repeated: a process that dies in the middle leaves nothing that the next call does not finish.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .executor import Progress, RunLostError, RunResult, RunSpec
+from .lab import Lab
+from .ledger import result_to_json
+from .local_executor import lost_result
+from .locks import locked_if_free
+from .machine import cores, total_memory_mb
+from .policy import Measurement, judge
+from .records import Experiment, Run
+from .referee.harness import pinned_package
+from .states import Outcome, RunState, Verdict
+
+MAX_ATTEMPTS = 2
+_POLL_SECONDS = 0.2
+_LOCK_POLL_SECONDS = 0.02
+
+
+def dispatch(lab: Lab) -> None:
+    """Do whatever can be done now; returns at once when another process is doing it."""
+    with locked_if_free(lab.state.dispatch_lock) as ours:
+        if ours:
+            _dispatch_locked(lab)
+
+
+@contextmanager
+def wait_for_dispatch_lock(lab: Lab) -> Iterator[None]:
+    """Hold the dispatch lock for a block, so that no run starts meanwhile; dispatches afterwards."""
+    while True:
+        with locked_if_free(lab.state.dispatch_lock) as ours:
+            if ours:
+                yield
+                _dispatch_locked(lab)
+                return
+        time.sleep(_LOCK_POLL_SECONDS)
+
+
+def wait(lab: Lab, experiment_id: str, seconds: float, on_progress: Callable[[Progress], None] | None = None) -> Experiment:
+    """Wait for a verdict at most ``seconds``, moving the lab's runs along; returns the experiment as it then stands."""
+    deadline = time.monotonic() + seconds
+    while True:
+        dispatch(lab)
+        experiment = lab.ledger.experiment(experiment_id)
+        left = deadline - time.monotonic()
+        if experiment.verdict is not None or left <= 0:
+            return experiment
+        if on_progress is not None:
+            on_progress(current_progress(lab, experiment_id))
+        time.sleep(min(_POLL_SECONDS, left))
+
+
+def current_progress(lab: Lab, experiment_id: str) -> Progress:
+    """Return where an unfinished experiment stands."""
+    for run in lab.ledger.runs(experiment_id):
+        if run.state is RunState.RUNNING and (progress := lab.executor.progress(run.attempt_id)) is not None:
+            return progress
+    return Progress(phase="queued")
+
+
+def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> None:
+    """Record the verdict on a finished run, and keep the baseline. Call it inside the transaction that ends the run."""
+    session = lab.ledger.session(experiment.session)
+    assert session is not None
+    config = lab.session_config(session)
+    parent = None if experiment.parent is None else lab.ledger.experiment(experiment.parent)
+    judgement = judge(
+        result.outcome,
+        _measurement(result.val_bpb, result.standard_error),
+        None if parent is None else _measurement(parent.val_bpb, parent.standard_error),
+        sigma=config.sigma,
+        sigma_is_prior=config.sigma_is_prior,
+        gate=config.gate.rule,
+        lines_delta=experiment.lines_delta,
+    )
+    detail = "" if result.outcome is Outcome.SCORED else f" {result.reason}"
+    lab.ledger.append(
+        "experiment_judged",
+        {
+            "id": experiment.id,
+            "verdict": judgement.verdict,
+            "reason": f"{judgement.reason}{detail}",
+            "val_bpb": result.val_bpb,
+            "standard_error": result.standard_error,
+            "delta": judgement.delta,
+            "z": judgement.z,
+            "confidence": judgement.confidence,
+            "keepable": judgement.keepable,
+        },
+    )
+    if experiment.is_baseline and judgement.verdict is Verdict.IMPROVED and session.champion is None:
+        kept = {"id": experiment.id, "session": session.tag, "version": session.version, "reason": "the baseline"}
+        lab.ledger.append("experiment_kept", kept)
+
+
+def _dispatch_locked(lab: Lab) -> None:
+    for run in lab.ledger.runs_in_state(RunState.RUNNING):
+        _ingest(lab, run)
+    busy = {run.device for run in lab.ledger.runs_in_state(RunState.RUNNING)}
+    for run in lab.ledger.runs_in_state(RunState.QUEUED):
+        if run.device not in busy:
+            busy.add(run.device)
+            lab.executor.submit(_spec(lab, run))  # known already: a process died before it recorded the start
+            lab.ledger.append("run_started", {"id": run.id, "attempt": run.attempt})
+
+
+def _ingest(lab: Lab, run: Run) -> None:
+    """Record the result of a run that ended; one whose runner died gets another attempt, then is lost."""
+    try:
+        result = lab.executor.result(run.attempt_id)
+    except RunLostError as error:
+        if run.attempt < MAX_ATTEMPTS:
+            lab.ledger.append("run_retried", {"id": run.id, "reason": str(error)[-300:]})
+            return
+        result = lost_result(str(error))
+    if result is None:
+        return
+    with lab.ledger.transaction():
+        if lab.ledger.run(run.id).state is RunState.RUNNING:
+            lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
+            judge_experiment(lab, lab.ledger.experiment(run.experiment), result)
+    session = lab.ledger.session(lab.ledger.experiment(run.experiment).session)
+    assert session is not None
+    lab.align_branch(session)  # a kept baseline moves it; a branch that somebody else moved stops `keep`, not this
+
+
+def _measurement(val_bpb: float | None, standard_error: float | None) -> Measurement | None:
+    return None if val_bpb is None else Measurement(val_bpb=val_bpb, standard_error=standard_error or 0.0)
+
+
+def _spec(lab: Lab, run: Run) -> RunSpec:
+    experiment = lab.ledger.experiment(run.experiment)
+    session = lab.ledger.session(experiment.session)
+    candidate = lab.ledger.blob(experiment.candidate_sha256)
+    assert session is not None
+    assert candidate is not None
+    config = lab.session_config(session)
+    profile = config.profile_facts
+    reference: tuple[float, ...] = ()
+    if experiment.parent is not None:
+        results = [parent_run.result for parent_run in lab.ledger.runs(experiment.parent)]
+        reference = next((result.window_nats for result in results if result is not None), ())
+    return RunSpec(
+        run_id=run.attempt_id,
+        candidate=candidate,
+        harness=str(pinned_package(lab.state.harness, session.harness)),
+        corpus=config.corpus.name,
+        profile=config.profile,
+        device=run.device,
+        cores=cores(),
+        seed=run.seed,
+        clock=config.clock_kind,
+        budget_seconds=config.budget.seconds,
+        startup_seconds=config.budget.startup_seconds,
+        scoring_seconds=config.budget.scoring_seconds,
+        context_length=profile.context_length,
+        memory_mb=config.resolved_memory_mb(total_memory_mb()),
+        processes=config.limits.processes,
+        disk_mb=config.limits.disk_mb,
+        log_kb=config.limits.log_kb,
+        validation_secret=str(lab.state.validation_secret),
+        validation_bytes=profile.validation_bytes,
+        window_bytes=profile.window_bytes,
+        audits=profile.audits,
+        reference_window_nats=reference,
+    )

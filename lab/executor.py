@@ -1,0 +1,137 @@
+"""What to run, what came of it, and the protocol of the things that know *where* to run it.
+
+An executor runs each `RunSpec` at most once per ``run_id`` and reports exactly one terminal event for it, whoever dies.
+Runs outlive the executor object and the server: `attach` finds them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from .states import Outcome, RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """Everything the referee needs for one attempt at one run; written as spec.json, except the candidate's bytes."""
+
+    run_id: str  # idempotency key, one per attempt: "e0017.1", and "e0017.1-2" when the first runner died
+    candidate: bytes
+    harness: str  # path of the pinned copy of lab/ and prepare/
+    corpus: str  # name of the prepared corpus
+    profile: str
+    device: str  # "cpu", "cuda:0"
+    cores: int  # threads of the candidate, and the cores that core_seconds are counted on
+    seed: int
+    clock: Literal["wall", "core_seconds"]
+    budget_seconds: float
+    startup_seconds: float
+    scoring_seconds: float
+    context_length: int
+    memory_mb: int
+    processes: int
+    disk_mb: int
+    log_kb: int
+    validation_secret: str  # path of the secret that draws the validation windows
+    validation_bytes: int
+    window_bytes: int
+    audits: int
+    reference_window_nats: tuple[float, ...] = ()  # the champion's claims: audits go where this run claims to beat them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What the referee measured; written as result.json. Times are seconds, sizes as named; None: not measured."""
+
+    outcome: Outcome
+    reason: str
+    val_bpb: float | None = None  # certified: claimed plus the audits' correction
+    standard_error: float | None = None  # of the certified value, bits per byte
+    claimed_bpb: float | None = None
+    audits: int = 0
+    scored_bytes: int = 0
+    scored_tokens: int = 0
+    window_nats: tuple[float, ...] = ()
+    vocab_size: int | None = None
+    startup_seconds: float | None = None
+    elapsed_seconds: float | None = None  # START to process exit, on the run's clock
+    wall_seconds: float | None = None  # START to process exit
+    cpu_seconds: float | None = None  # of the whole process tree, START to exit
+    scoring_seconds: float | None = None
+    total_seconds: float = 0.0  # from the runner's start to the result
+    steps: int | None = None  # as the candidate reported it
+    peak_memory_mb: float | None = None
+    exit_code: int | None = None
+    log_bytes: int = 0
+    guarantees: Mapping[str, str] | None = None  # what was in force, and by which mechanism
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A running run, for people to watch; nothing here is certified."""
+
+    phase: Literal["queued", "starting", "training", "scoring"]
+    elapsed_seconds: float = 0.0
+    seconds_left: float | None = None
+    step: int | None = None
+    metrics: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Totally ordered per executor by ``sequence`` (dense, from 0); "terminal" appears exactly once per run."""
+
+    sequence: int
+    run_id: str
+    kind: Literal["queued", "started", "training", "scoring", "terminal"]
+    at: float  # seconds since the epoch
+    data: Mapping[str, Any]
+
+
+class Executor(Protocol):
+    def capacity(self) -> Mapping[str, tuple[int, int]]:
+        """Return device -> (free slots, slots)."""
+        ...
+
+    def submit(self, spec: RunSpec) -> bool:
+        """Start a run, or queue it for its device; False when the ``run_id`` is already known."""
+        ...
+
+    def cancel(self, run_id: str) -> None:
+        """Ask a queued or running run to end as cancelled; idempotent."""
+        ...
+
+    def events(self, since: int = 0, wait_seconds: float = 0.0) -> Sequence[Event]:
+        """Return the events from ``since`` on, waiting at most ``wait_seconds`` for one; replayable from 0."""
+        ...
+
+    def result(self, run_id: str) -> RunResult | None:
+        """Return the result of a finished run."""
+        ...
+
+    def progress(self, run_id: str) -> Progress | None:
+        """Return where an unfinished run stands."""
+        ...
+
+    def log(self, run_id: str, offset: int = 0, limit: int = 65_536) -> bytes:
+        """Return bytes of the candidate's output."""
+        ...
+
+    def fetch(self, run_id: str, artifact: str, destination: Path) -> None:
+        """Copy a file of the run folder, such as "curve.jsonl"."""
+        ...
+
+    def attach(self) -> Mapping[str, RunState]:
+        """Return every known run and its state, after looking at what survived."""
+        ...
+
+    def close(self, *, kill: bool = False) -> None:
+        """Let go; runs go on unless ``kill``."""
+        ...
+
+
+class RunLostError(Exception):
+    """The runner of this run is dead and left no result."""

@@ -1,0 +1,235 @@
+"""What a researcher may do with experiments: propose, cancel, keep, revert. Each is idempotent and loses nothing."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from .candidate import check_candidate
+from .dispatch import dispatch, judge_experiment, wait_for_dispatch_lock
+from .errors import CandidateError, DecisionError
+from .executor import RunResult
+from .files import sha256_hex, write_atomically
+from .lab import Lab
+from .ledger import StaleChampionError, result_to_json
+from .machine import device_of
+from .paths import TRAIN_FILE
+from .records import Experiment, Session
+from .states import Decision, Outcome, RunState, Verdict
+
+WORKSPACE = "workspace"  # what `revert` takes instead of an id to discard edits that were never run
+MAX_DESCRIPTION = 500
+MAX_HYPOTHESIS = 2000
+_ENDED_WITHOUT_ANSWER = (Verdict.CANCELLED, Verdict.LOST)
+
+
+def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment, bool]:
+    """Record the workspace's train.py as an experiment and queue its run; returns it and whether it is new.
+
+    Calling again with the same bytes while it is undecided returns the same experiment.
+    Raises `CandidateError` for what cannot be a fair experiment; no device time is used then.
+    """
+    session = lab.session()
+    description, hypothesis = description.strip(), hypothesis.strip()
+    if not 3 <= len(description) <= MAX_DESCRIPTION:
+        raise CandidateError(f"description has {len(description)} characters; say in 3 to {MAX_DESCRIPTION} what changed.")
+    if len(hypothesis) > MAX_HYPOTHESIS:
+        raise CandidateError(f"hypothesis has {len(hypothesis)} characters; the limit is {MAX_HYPOTHESIS}.")
+    source = lab.train_file()
+    sha256 = sha256_hex(source)
+    with lab.ledger.transaction():
+        if (known := _already_tried(lab, session, sha256)) is not None:
+            return known, False
+        champion = lab.champion(session)
+        parent_source = None if champion is None else lab.champion_source(session)
+        if champion is None:
+            _require_baseline_first(lab, session, sha256)
+        facts = check_candidate(source, parent_source)
+        parent_lines = facts.lines if champion is None else champion.lines
+        program = lab.program().encode()
+        experiment_id = lab.ledger.next_experiment_id()
+        commit = lab.git.commit_with_file(
+            session.base_commit if champion is None else champion.commit,
+            TRAIN_FILE,
+            source,
+            _commit_message(lab, session, experiment_id, champion, description, hypothesis),
+            int(time.time()),
+        )
+        lab.ledger.append(
+            "experiment_recorded",
+            {
+                "id": experiment_id,
+                "session": session.tag,
+                "researcher": session.researcher,
+                "parent": None if champion is None else champion.id,
+                "parent_version": session.version,
+                "description": description,
+                "hypothesis": hypothesis,
+                "candidate_sha256": sha256,
+                "commit": commit,
+                "program_sha256": sha256_hex(program),
+                "lines": facts.lines,
+                "lines_delta": facts.lines - parent_lines,
+            },
+            blobs=(source, program),
+        )
+        lab.ledger.append(
+            "run_queued",
+            {
+                "id": f"{experiment_id}.1",
+                "experiment": experiment_id,
+                "seed": secrets.randbelow(2**31),
+                "device": device_of(lab.session_config(session).profile),
+            },
+        )
+    lab.git.update_ref(f"refs/autoresearch/{session.tag}/{experiment_id}", commit, None)
+    dispatch(lab)
+    return lab.ledger.experiment(experiment_id), True
+
+
+def cancel(lab: Lab, experiment_id: str) -> Experiment:
+    """End an experiment's runs, queued or running; a finished one is returned as it is."""
+    experiment = lab.ledger.experiment(experiment_id)
+    with wait_for_dispatch_lock(lab):
+        for run in lab.ledger.runs(experiment_id):
+            if run.state is RunState.QUEUED:
+                result = RunResult(outcome=Outcome.CANCELLED, reason="cancelled before it started")
+                with lab.ledger.transaction():
+                    lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
+                    judge_experiment(lab, experiment, result)
+            elif run.state is RunState.RUNNING:
+                lab.executor.cancel(run.attempt_id)
+    return lab.ledger.experiment(experiment_id)
+
+
+def keep(lab: Lab, experiment_id: str, reason: str) -> Experiment:
+    """Make an experiment the champion, if the gate allows it and the champion is still the one it was judged against.
+
+    Raises `DecisionError` with the reason and the next step otherwise; nothing is changed then.
+    """
+    experiment, session = _undecided(lab, experiment_id, Decision.KEPT)
+    if experiment.decision is Decision.KEPT:
+        lab.align_branch(session)
+        return experiment
+    if not experiment.keepable:
+        raise DecisionError(
+            f"{experiment_id} cannot be kept: it is {experiment.verdict}. {experiment.reason} "
+            f'Call revert("{experiment_id}", lesson=...) and go on from the champion.'
+        )
+    if (moved := lab.align_branch(session)) is not None:
+        raise DecisionError(moved)
+    try:
+        lab.ledger.append(
+            "experiment_kept",
+            {
+                "id": experiment_id,
+                "session": session.tag,
+                "version": experiment.parent_version,
+                "reason": reason.strip(),
+            },
+        )
+    except StaleChampionError:
+        raise DecisionError(
+            f"{experiment_id} was judged against {experiment.parent}, but the champion is {session.champion} now: a stale "
+            f'win. Call revert("{experiment_id}", lesson=...), repeat the change on the champion, and run_experiment.'
+        ) from None
+    lab.align_branch(_session_of(lab, experiment))
+    return lab.ledger.experiment(experiment_id)
+
+
+def revert(lab: Lab, experiment_id: str, lesson: str) -> tuple[Experiment | None, str | None]:
+    """Decide against an experiment, or against unrun edits ("workspace"), and restore train.py to the champion's.
+
+    Returns the experiment and the ref under which unknown content of train.py was saved first, if there was any.
+    """
+    if experiment_id == WORKSPACE:
+        return None, restore_train_file(lab, lab.session(), expected=None)
+    experiment, session = _undecided(lab, experiment_id, Decision.REVERTED)
+    if experiment.decision is Decision.PENDING:
+        lab.ledger.append("experiment_reverted", {"id": experiment_id, "lesson": lesson.strip()})
+    return lab.ledger.experiment(experiment_id), restore_train_file(lab, session, expected=experiment)
+
+
+def restore_train_file(lab: Lab, session: Session, *, expected: Experiment | None) -> str | None:
+    """Write the champion's train.py into the workspace; content that is not ``expected`` is saved under a ref first."""
+    wanted = lab.champion_source(session)
+    try:
+        current: bytes | None = lab.train_file()
+    except CandidateError:
+        current = None  # missing, a link, or oversized: replaced, and a link's target stays untouched
+    if current == wanted:
+        return None
+    backup = None
+    if current is not None and (expected is None or sha256_hex(current) != expected.candidate_sha256):
+        blob = lab.git.store_blob(current)
+        backup = f"refs/autoresearch/backup/{session.tag}-{blob[:12]}"
+        if lab.git.ref(backup) is None:
+            lab.git.update_ref(backup, blob, None)
+    write_atomically(lab.workspace.train, wanted, beneath=lab.root)
+    lab.ledger.append("train_file_restored", {"session": session.tag, "sha256": sha256_hex(wanted), "backup": backup})
+    return backup
+
+
+def _undecided(lab: Lab, experiment_id: str, wanted: Decision) -> tuple[Experiment, Session]:
+    """Return an experiment that may become ``wanted``, or already is (calls are idempotent)."""
+    experiment = lab.ledger.experiment(experiment_id)
+    if experiment.verdict is None:
+        raise DecisionError(
+            f'{experiment_id} is not finished. Call wait_experiment("{experiment_id}"), or cancel_experiment to end it.'
+        )
+    if experiment.decision not in (Decision.PENDING, wanted):
+        raise DecisionError(
+            f"{experiment_id} is already {experiment.decision}, and a decision is made once. "
+            "Edit trainer/train.py and call run_experiment to try something else."
+        )
+    return experiment, _session_of(lab, experiment)
+
+
+def _session_of(lab: Lab, experiment: Experiment) -> Session:
+    session = lab.ledger.session(experiment.session)
+    assert session is not None, "an experiment names an existing session"
+    return session
+
+
+def _already_tried(lab: Lab, session: Session, sha256: str) -> Experiment | None:
+    """Return the undecided experiment with these bytes; refuse bytes that are decided."""
+    same = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, sha256, order="id DESC")
+    for experiment in same:
+        if experiment.decision is Decision.PENDING and experiment.verdict not in _ENDED_WITHOUT_ANSWER:
+            return experiment
+        if experiment.id == session.champion:
+            raise CandidateError(
+                f"trainer/train.py is unchanged: it is the champion {experiment.id}. Edit it, then call run_experiment."
+            )
+        if experiment.verdict not in _ENDED_WITHOUT_ANSWER:
+            raise CandidateError(
+                f"These bytes were tried as {experiment.id} ({experiment.verdict}, {experiment.decision}): "
+                f"{experiment.description}. Change trainer/train.py, or see show_experiment('{experiment.id}')."
+            )
+    return None
+
+
+def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
+    """The first number of a session is its unchanged train.py; a repair is accepted once that failed to get one."""
+    baselines = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, session.base_sha256)
+    if sha256 == session.base_sha256:
+        return
+    if not baselines:
+        raise CandidateError(
+            "The session has no baseline yet, and trainer/train.py differs from the file it started with. "
+            f'Call revert("{WORKSPACE}") (your edit is saved first), then run_experiment(description="baseline").'
+        )
+    if any(experiment.verdict is None for experiment in lab.ledger.experiments("session = ?", session.tag)):
+        raise CandidateError(f'The baseline {baselines[-1].id} is still running. Call wait_experiment("{baselines[-1].id}").')
+
+
+def _commit_message(
+    lab: Lab, session: Session, experiment_id: str, champion: Experiment | None, description: str, hypothesis: str
+) -> str:
+    body = f"{hypothesis}\n\n" if hypothesis else ""
+    return (
+        f"{experiment_id}: {description}\n\n{body}"
+        f"Autoresearch-Session: {session.tag}\n"
+        f"Autoresearch-Parent: {champion.id if champion else 'none'}\n"
+        f"Autoresearch-Ledger: {lab.ledger.head()}\n"
+    )

@@ -1,0 +1,262 @@
+"""One lab, opened: its repository, its record, its executor, and the session that research happens in.
+
+Any number of processes may have the same lab open. Nothing here trains or judges; `experiments` proposes and decides,
+`dispatch` moves runs along.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from ..prepare.errors import PrepareError
+from . import machine
+from .config import CONFIG_NAME, LabConfig, load_config
+from .errors import GitError, NotReadyError
+from .executor import Executor
+from .files import read_regular_file, sha256_hex
+from .git import GitRepository, validate_tag
+from .identity import Identity, establish_identity, known_labs
+from .ledger import Ledger
+from .local_executor import LocalExecutor
+from .paths import TRAIN_FILE, StatePaths, WorkspacePaths
+from .records import Experiment, Session
+from .referee.harness import pin_harness
+
+NEW_SESSION = "new"  # the tag that asks for a new session under a free name
+_PROGRAM_BYTES = 262_144
+_TRAIN_BYTES = 65_536
+
+
+class Lab:
+    """An open lab. Make it with `Lab.open`; close it when done (runs go on)."""
+
+    def __init__(self, *, root: Path, git: GitRepository, identity: Identity, ledger: Ledger, executor: Executor) -> None:
+        self.root = root
+        self.workspace = WorkspacePaths(root)
+        self.git = git
+        self.id = identity.id
+        self.state: StatePaths = identity.state
+        self.ledger = ledger
+        self.executor = executor
+        self._session_tag: str | None = None
+        self._budget_seconds: float | None = None
+
+    @classmethod
+    def open(cls, folder: Path, *, budget_seconds: float | None = None, renew_identity: bool = False) -> Lab:
+        """Open the lab around ``folder``; the first opening gives it its identity and pins its harness.
+
+        ``budget_seconds`` is the human's choice for the sessions that this process starts, instead of the file's.
+        Raises `NotReadyError` where there is no lab; the text names the command that makes one.
+        """
+        root = find_lab_root(folder)
+        git = GitRepository.discover(root)
+        if git.root != root:
+            raise NotReadyError(
+                f"{root} holds {CONFIG_NAME} but is not the top of its git repository ({git.root}). "
+                f"A lab is a repository of its own: run `autoresearch init {root}`"
+            )
+        identity = establish_identity(git.common_dir, root, renew=renew_identity)
+        ledger = Ledger(identity.state.ledger)
+        if ledger.latest_harness() is None:
+            with ledger.transaction():
+                ledger.append("lab_created", {"lab": identity.id, "root": str(root)})
+                ledger.append("harness_pinned", {"sha256": pin_harness(identity.state.harness)})
+        config = load_config(root / CONFIG_NAME)
+        executor = LocalExecutor(identity.state, devices=[machine.device_of(config.profile)])
+        lab = cls(root=root, git=git, identity=identity, ledger=ledger, executor=executor)
+        lab._budget_seconds = budget_seconds
+        return lab
+
+    def close(self) -> None:
+        self.executor.close()
+        self.ledger.close()
+
+    # -- what people wrote ------------------------------------------------------------------------------------------------
+
+    def config(self) -> LabConfig:
+        """Return autoresearch.toml as it stands now; a running session keeps the one it started with."""
+        config = load_config(self.workspace.config)
+        return config if self._budget_seconds is None else config.with_budget(self._budget_seconds)
+
+    def session_config(self, session: Session) -> LabConfig:
+        return LabConfig.model_validate_json(session.config)
+
+    def program(self) -> str:
+        """Return the text of program.md."""
+        return read_regular_file(self.root, "program.md", _PROGRAM_BYTES).decode(errors="replace")
+
+    def train_file(self) -> bytes:
+        """Return the bytes of the workspace's train.py; raises `CandidateError` for a link or an oversized file."""
+        return read_regular_file(self.root, TRAIN_FILE, _TRAIN_BYTES)
+
+    # -- sessions ---------------------------------------------------------------------------------------------------------
+
+    def session(self) -> Session:
+        """Return the session that this process works in: the one it started, or the newest of the lab."""
+        if self._session_tag is not None:
+            session = self.ledger.session(self._session_tag)
+        else:
+            session = next(iter(self.ledger.sessions()), None)
+        if session is None:
+            raise NotReadyError(f"No session in {self.root} yet. Call start_session first.{neighbour_hint(self.id)}")
+        return session
+
+    def start_session(self, tag: str | None, researcher: str) -> tuple[Session, bool]:
+        """Begin a session, or go on with an earlier one; returns it and whether it is new.
+
+        Without a ``tag``, goes on with the newest session if its numbers are still comparable, else begins one named after
+        today. Raises `NotReadyError` when the corpus is not prepared, or when ``tag`` exists in another comparability group.
+        """
+        group, config = self.comparability_group(), self.config()
+        if tag == NEW_SESSION:
+            tag = self._free_tag()
+        if tag is None:
+            newest = next(iter(self.ledger.sessions()), None)
+            if newest is not None and newest.group == group:
+                return self._enter(newest), False
+            tag = self._free_tag()
+        existing = self.ledger.session(validate_tag(tag))
+        if existing is not None:
+            if existing.group != group:
+                raise NotReadyError(
+                    f"Session {tag!r} was measured under other conditions (corpus, budget, harness, device or torch), so new "
+                    "numbers could not be compared with its own. Call start_session with a new tag."
+                )
+            return self._enter(existing), False
+        train = self.train_file()
+        base_commit = self._base_commit(tag, train)
+        self.ledger.append(
+            "session_started",
+            {
+                "tag": tag,
+                "researcher": researcher,
+                "base_commit": base_commit,
+                "base_sha256": sha256_hex(train),
+                "group": group,
+                "config": config.canonical_json(),
+                "harness": self.harness(),
+                "program_sha256": sha256_hex(self.program().encode()),
+            },
+            blobs=(train, self.program().encode()),
+        )
+        session = self.ledger.session(tag)
+        assert session is not None
+        self.align_branch(session)
+        return self._enter(session), True
+
+    def champion(self, session: Session) -> Experiment | None:
+        """Return the best kept experiment, or None before the baseline has been measured."""
+        return None if session.champion is None else self.ledger.experiment(session.champion)
+
+    def champion_source(self, session: Session) -> bytes:
+        """Return the champion's train.py, or the file that the session started from."""
+        champion = self.champion(session)
+        sha256 = session.base_sha256 if champion is None else champion.candidate_sha256
+        source = self.ledger.blob(sha256)
+        assert source is not None, "the ledger stores every candidate in the transaction that names it"
+        return source
+
+    def align_branch(self, session: Session) -> str | None:
+        """Make the session's branch point at its champion; returns a sentence when somebody else moved it.
+
+        The ledger decides and git follows, so a process that died between the two is repaired by the next call.
+        """
+        champion = self.champion(session)
+        wanted = session.base_commit if champion is None else champion.commit
+        found = self.git.ref(session.branch)
+        if found == wanted:
+            return None
+        kept = self.ledger.experiments("session = ? AND decision = 'kept'", session.tag)
+        ours = {None, session.base_commit, *(experiment.commit for experiment in kept)}
+        if found not in ours:
+            return (
+                f"The branch autoresearch/{session.tag} was moved to {found} by somebody else; the champion is {wanted}. "
+                f"Move it back (git branch -f autoresearch/{session.tag} {wanted}) or call start_session with a new tag."
+            )
+        self.git.update_ref(session.branch, wanted, found)
+        return None
+
+    # -- comparability ----------------------------------------------------------------------------------------------------
+
+    def harness(self) -> str:
+        """Return the SHA-256 of the pinned harness."""
+        sha256 = self.ledger.latest_harness()
+        assert sha256 is not None, "open pins a harness"
+        return sha256
+
+    def adopt_harness(self) -> bool:
+        """Pin the installed harness if it differs from the pinned one; only `autoresearch init`, run by a human, does."""
+        sha256 = pin_harness(self.state.harness)
+        if sha256 == self.ledger.latest_harness():
+            return False
+        self.ledger.append("harness_pinned", {"sha256": sha256})
+        return True
+
+    def conditions(self) -> dict[str, object]:
+        """Return everything that a number depends on besides the candidate; two labs differ in the secret."""
+        from ..prepare.corpus import open_corpus
+
+        config = self.config()
+        profile = config.profile_facts
+        try:
+            corpus_id = open_corpus(config.corpus.name).corpus_id
+        except PrepareError as error:
+            raise NotReadyError(str(error)) from error
+        return {
+            "corpus": corpus_id,
+            "profile": config.profile,
+            "context_length": profile.context_length,
+            "validation_bytes": profile.validation_bytes,
+            "window_bytes": profile.window_bytes,
+            "windows": hashlib.sha256(self.state.validation_secret.read_bytes()).hexdigest()[:16],
+            "budget_seconds": config.budget.seconds,
+            "clock": config.clock_kind,
+            "device": machine.device_class(config.profile),
+            "torch": machine.torch_version(),
+            "harness": self.harness(),
+        }
+
+    def comparability_group(self) -> str:
+        """Return the short name of these conditions; numbers of different groups are never compared."""
+        return hashlib.sha256(json.dumps(self.conditions(), sort_keys=True).encode()).hexdigest()[:12]
+
+    # -- private ----------------------------------------------------------------------------------------------------------
+
+    def _enter(self, session: Session) -> Session:
+        self._session_tag = session.tag
+        return session
+
+    def _free_tag(self) -> str:
+        today = f"{datetime.date.today():%b%d}".lower()
+        taken = {session.tag for session in self.ledger.sessions()}
+        taken |= {name.rpartition("/")[2] for name in self.git.refs("refs/heads/autoresearch")}
+        return next(tag for tag in (today, *(f"{today}-{n}" for n in range(2, 10_000))) if tag not in taken)
+
+    def _base_commit(self, tag: str, train: bytes) -> str:
+        """Return HEAD if it holds these bytes, else a commit on top of it that does; HEAD itself never moves."""
+        if self.git.ref(f"refs/heads/autoresearch/{tag}") is not None:
+            raise GitError(f"The branch autoresearch/{tag} exists already. Call start_session with another tag.")
+        head = self.git.head_commit()
+        if head is not None and self.git.read_file(head, TRAIN_FILE) == train:
+            return head
+        message = f"autoresearch: train.py at the start of session {tag}\n"
+        return self.git.commit_with_file(head, TRAIN_FILE, train, message, int(time.time()))
+
+
+def find_lab_root(folder: Path) -> Path:
+    """Return the nearest folder upwards that holds autoresearch.toml; raises `NotReadyError` naming `init` otherwise."""
+    start = folder.resolve()
+    for candidate in (start, *start.parents):
+        if (candidate / CONFIG_NAME).is_file():
+            return candidate
+    raise NotReadyError(f"No lab at or above {start} (no {CONFIG_NAME}). Run: autoresearch init {start}")
+
+
+def neighbour_hint(lab_id: str) -> str:
+    """A hint for who stands in the wrong folder: the other labs of this machine that exist."""
+    others = [str(root) for other, root in known_labs() if other != lab_id and (root / CONFIG_NAME).exists()]
+    return f" Other labs on this machine: {', '.join(others[:5])}." if others else ""

@@ -1,0 +1,231 @@
+"""The record: an append-only, hash-chained list of events in SQLite, and the tables that follow from it.
+
+Every write is one transaction that applies an event to the tables and appends the event, chained by SHA-256 to the one
+before. The tables are a function of the events, so `verify` can replay them: a hand edit of an event, a row or a stored file
+shows, and is named. Durable (WAL, synchronous=FULL); several processes may write. It does not judge: see `policy`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import LedgerError, UnknownExperimentError
+from .executor import RunResult
+from .ledger_schema import APPLY, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
+from .records import Experiment, Run, Session
+from .referee.specfile import result_from_json
+from .states import Decision, RunState, Verdict
+
+GENESIS = "0" * 64
+_BUSY_SECONDS = 30.0
+
+__all__ = ["GENESIS", "Ledger", "StaleChampionError"]
+
+
+class Ledger:
+    """One lab's record. Safe to share between threads; each call is short."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA foreign_keys=ON")
+        self._create_or_check_schema()
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # -- writing ----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Group several appends into one: all of them happen, or none."""
+        with self._lock:
+            if self._db.in_transaction:  # nested: the outer one decides
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk has rolled back already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def append(self, kind: str, payload: Mapping[str, Any], *, blobs: tuple[bytes, ...] = ()) -> str:
+        """Apply one event to the tables and chain it; return the new head. ``blobs`` are stored by their SHA-256."""
+        body = _canonical(payload)
+        with self.transaction():
+            for blob in blobs:
+                self._db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (hashlib.sha256(blob).hexdigest(), blob))
+            previous, at = self.head(), round(time.time(), 3)
+            digest = _chain(previous, kind, at, body)
+            APPLY[kind](self._db, json.loads(body), at)
+            self._db.execute(
+                "INSERT INTO events (kind, at, body, previous, sha256) VALUES (?, ?, ?, ?, ?)",
+                (kind, at, body, previous, digest),
+            )
+        return digest
+
+    # -- reading ----------------------------------------------------------------------------------------------------------
+
+    def head(self) -> str:
+        """Return the SHA-256 of the last event; it is echoed in every answer, so a rewritten record shows."""
+        row = self._one("SELECT sha256 FROM events ORDER BY number DESC LIMIT 1")
+        return GENESIS if row is None else row["sha256"]
+
+    def events_after(self, number: int, limit: int = 1000) -> list[sqlite3.Row]:
+        return self._all("SELECT * FROM events WHERE number > ? ORDER BY number LIMIT ?", number, limit)
+
+    def blob(self, sha256: str) -> bytes | None:
+        row = self._one("SELECT data FROM blobs WHERE sha256 = ?", sha256)
+        return None if row is None else row["data"]
+
+    def session(self, tag: str) -> Session | None:
+        row = self._one("SELECT * FROM sessions WHERE tag = ?", tag)
+        return None if row is None else Session(**dict(row))
+
+    def sessions(self) -> list[Session]:
+        """Return the sessions, the newest first."""
+        return [Session(**dict(row)) for row in self._all("SELECT * FROM sessions ORDER BY created_at DESC, rowid DESC")]
+
+    def latest_harness(self) -> str | None:
+        row = self._one("SELECT body FROM events WHERE kind = 'harness_pinned' ORDER BY number DESC LIMIT 1")
+        return None if row is None else json.loads(row["body"])["sha256"]
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """Return one experiment; raises `UnknownExperimentError` that names the latest ones."""
+        row = self._one("SELECT * FROM experiments WHERE id = ?", experiment_id)
+        if row is None:
+            known = [r["id"] for r in self._all("SELECT id FROM experiments ORDER BY id DESC LIMIT 5")]
+            there = f"The latest are {', '.join(known)}." if known else "This lab has none yet: call run_experiment first."
+            raise UnknownExperimentError(f"No experiment {experiment_id!r}. {there} Call history to see them all.")
+        return _experiment(row)
+
+    def experiments(
+        self, where: str = "1", *values: Any, order: str = "id", limit: int = -1, offset: int = 0
+    ) -> list[Experiment]:
+        """Return experiments; ``where`` and ``order`` are SQL written by the caller's code, ``values`` its parameters."""
+        query = f"SELECT * FROM experiments WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
+        rows = self._all(query, *values, limit, offset)
+        return [_experiment(row) for row in rows]
+
+    def count_experiments(self, where: str = "1", *values: Any) -> int:
+        row = self._one(f"SELECT COUNT(*) AS n FROM experiments WHERE {where}", *values)
+        assert row is not None
+        return row["n"]
+
+    def next_experiment_id(self) -> str:
+        return f"e{self.count_experiments() + 1:04d}"
+
+    def run(self, run_id: str) -> Run:
+        row = self._one("SELECT * FROM runs WHERE id = ?", run_id)
+        if row is None:
+            raise LedgerError(f"no run {run_id!r} in {self._path}")
+        return _run(row)
+
+    def runs(self, experiment_id: str) -> list[Run]:
+        return [_run(row) for row in self._all("SELECT * FROM runs WHERE experiment = ? ORDER BY id", experiment_id)]
+
+    def runs_in_state(self, state: RunState) -> list[Run]:
+        """Return runs, the oldest first."""
+        return [_run(row) for row in self._all("SELECT * FROM runs WHERE state = ? ORDER BY created_at, id", state)]
+
+    # -- checking ---------------------------------------------------------------------------------------------------------
+
+    def verify(self) -> list[str]:
+        """Recompute the chain, replay the events, compare; return what is wrong, in plain sentences (empty: nothing)."""
+        problems: list[str] = []
+        replay = sqlite3.connect(":memory:", isolation_level=None)
+        replay.executescript(SCHEMA)
+        previous = GENESIS
+        with self.transaction():
+            for row in self._all("SELECT * FROM events ORDER BY number"):
+                number, kind = row["number"], row["kind"]
+                expected = _chain(row["previous"], kind, row["at"], row["body"])
+                if row["previous"] != previous or row["sha256"] != expected:
+                    problems.append(f"event {number} ({kind}) was changed, or one before it was removed")
+                    return problems
+                previous = row["sha256"]
+                APPLY[kind](replay, json.loads(row["body"]), row["at"])
+            for table, key in TABLES.items():
+                query = f"SELECT * FROM {table} ORDER BY {key}"
+                stored = [tuple(row) for row in self._all(query)]
+                replayed = replay.execute(query).fetchall()
+                problems += _differences(table, stored, replayed)
+            for row in self._all("SELECT sha256, data FROM blobs"):
+                if hashlib.sha256(row["data"]).hexdigest() != row["sha256"]:
+                    problems.append(f"the stored file {row['sha256'][:12]} was changed")
+        replay.close()
+        return problems
+
+    # -- private ----------------------------------------------------------------------------------------------------------
+
+    def _create_or_check_schema(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise LedgerError(
+                f"{self._path} has format {version}, this version of autoresearch reads {SCHEMA_VERSION}: "
+                "update autoresearch-mcp"
+            )
+
+    def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
+        with self._lock:
+            return self._db.execute(query, values).fetchone()
+
+    def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+
+def result_to_json(result: RunResult) -> dict[str, Any]:
+    """The JSON object of a result, as it stands in an event."""
+    return asdict(result)
+
+
+def _canonical(payload: Mapping[str, Any]) -> str:
+    return json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _chain(previous: str, kind: str, at: float, body: str) -> str:
+    return hashlib.sha256(f"{previous}\n{kind}\n{at!r}\n{body}".encode()).hexdigest()
+
+
+def _differences(table: str, stored: list[tuple], replayed: list[tuple]) -> list[str]:
+    if stored == replayed:
+        return []
+    for left, right in zip(stored, replayed, strict=False):
+        if left != right:
+            return [f"the row {left[0]!r} of {table} does not follow from the events"]
+    return [f"{table} has {len(stored)} rows, the events make {len(replayed)}"]
+
+
+def _experiment(row: sqlite3.Row) -> Experiment:
+    values = {field.name: row[field.name] for field in fields(Experiment)}
+    values["verdict"] = None if row["verdict"] is None else Verdict(row["verdict"])
+    values["decision"] = Decision(row["decision"])
+    values["keepable"] = bool(row["keepable"])
+    return Experiment(**values)
+
+
+def _run(row: sqlite3.Row) -> Run:
+    values = {field.name: row[field.name] for field in fields(Run)}
+    values["state"] = RunState(row["state"])
+    values["result"] = None if row["result"] is None else result_from_json(json.loads(row["result"]))
+    return Run(**values)

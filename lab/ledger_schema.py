@@ -1,0 +1,130 @@
+"""The tables of the ledger, and for each kind of event what it does to them.
+
+The functions here are the only code that writes the tables, in a live lab and when `verify` replays the events; so they
+depend on nothing but the event.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .states import Decision, RunState
+
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, at REAL NOT NULL, body TEXT NOT NULL,
+    previous TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS blobs (sha256 TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS sessions (
+    tag TEXT PRIMARY KEY, researcher TEXT NOT NULL, base_commit TEXT NOT NULL, base_sha256 TEXT NOT NULL,
+    "group" TEXT NOT NULL, config TEXT NOT NULL, harness TEXT NOT NULL, program_sha256 TEXT NOT NULL,
+    created_at REAL NOT NULL, champion TEXT, version INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS experiments (
+    id TEXT PRIMARY KEY, session TEXT NOT NULL, researcher TEXT NOT NULL, parent TEXT, parent_version INTEGER NOT NULL,
+    description TEXT NOT NULL, hypothesis TEXT NOT NULL, candidate_sha256 TEXT NOT NULL, "commit" TEXT NOT NULL,
+    program_sha256 TEXT NOT NULL, lines INTEGER NOT NULL, lines_delta INTEGER NOT NULL, created_at REAL NOT NULL,
+    verdict TEXT, reason TEXT NOT NULL DEFAULT '', val_bpb REAL, standard_error REAL, delta REAL, z REAL,
+    confidence REAL, keepable INTEGER NOT NULL DEFAULT 0, decision TEXT NOT NULL, note TEXT NOT NULL DEFAULT '',
+    decided_at REAL);
+CREATE INDEX IF NOT EXISTS experiments_by_session ON experiments (session, candidate_sha256);
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY, experiment TEXT NOT NULL, attempt INTEGER NOT NULL, seed INTEGER NOT NULL,
+    device TEXT NOT NULL, state TEXT NOT NULL, result TEXT, created_at REAL NOT NULL, finished_at REAL);
+CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state);
+CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment);
+"""
+
+TABLES: Mapping[str, str] = {"sessions": "tag", "experiments": "id", "runs": "id"}  # table -> its key
+
+
+class StaleChampionError(Exception):
+    """The champion moved since this experiment was proposed; nothing was changed."""
+
+
+def _session_started(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    _insert(db, "sessions", {**event, "created_at": at, "champion": None, "version": 0})
+
+
+def _experiment_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    _insert(db, "experiments", {**event, "created_at": at, "decision": Decision.PENDING})
+
+
+def _run_queued(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    _insert(db, "runs", {**event, "attempt": 1, "state": RunState.QUEUED, "created_at": at})
+
+
+def _run_started(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    _move_run(db, event["id"], RunState.RUNNING)
+
+
+def _run_retried(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    _move_run(db, event["id"], RunState.QUEUED)
+    db.execute("UPDATE runs SET attempt = attempt + 1 WHERE id = ?", (event["id"],))
+
+
+def _run_finished(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    _move_run(db, event["id"], RunState.FINISHED)
+    result = json.dumps(event["result"], sort_keys=True)
+    db.execute("UPDATE runs SET result = ?, finished_at = ? WHERE id = ?", (result, at, event["id"]))
+
+
+def _experiment_judged(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    columns = ("verdict", "reason", "val_bpb", "standard_error", "delta", "z", "confidence", "keepable")
+    assignments = ", ".join(f"{column} = :{column}" for column in columns)
+    db.execute(f"UPDATE experiments SET {assignments} WHERE id = :id", event)
+
+
+def _experiment_kept(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    _decide(db, event["id"], Decision.KEPT, event["reason"], at)
+    moved = db.execute(
+        "UPDATE sessions SET champion = ?, version = version + 1 WHERE tag = ? AND version = ?",
+        (event["id"], event["session"], event["version"]),
+    )
+    if moved.rowcount != 1:
+        raise StaleChampionError(event["id"])
+
+
+def _experiment_reverted(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    _decide(db, event["id"], Decision.REVERTED, event["lesson"], at)
+
+
+def _only_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    """An event that stands for itself and changes no table."""
+
+
+APPLY: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any], float], None]] = {
+    "lab_created": _only_recorded,
+    "harness_pinned": _only_recorded,
+    "session_started": _session_started,
+    "experiment_recorded": _experiment_recorded,
+    "run_queued": _run_queued,
+    "run_started": _run_started,
+    "run_retried": _run_retried,
+    "run_finished": _run_finished,
+    "experiment_judged": _experiment_judged,
+    "experiment_kept": _experiment_kept,
+    "experiment_reverted": _experiment_reverted,
+    "train_file_restored": _only_recorded,
+}
+
+
+def _insert(db: sqlite3.Connection, table: str, values: dict[str, Any]) -> None:
+    columns = ", ".join(f'"{column}"' for column in values)
+    marks = ", ".join("?" for _ in values)
+    db.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values()))
+
+
+def _move_run(db: sqlite3.Connection, run_id: str, new: RunState) -> None:
+    (state,) = tuple(db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone())
+    db.execute("UPDATE runs SET state = ? WHERE id = ?", (RunState(state).move_to(new), run_id))
+
+
+def _decide(db: sqlite3.Connection, experiment_id: str, decision: Decision, note: str, at: float) -> None:
+    (state,) = tuple(db.execute("SELECT decision FROM experiments WHERE id = ?", (experiment_id,)).fetchone())
+    new = Decision(state).move_to(decision)
+    db.execute("UPDATE experiments SET decision = ?, note = ?, decided_at = ? WHERE id = ?", (new, note, at, experiment_id))

@@ -1,0 +1,214 @@
+"""Judgement: what a certified number says about an experiment, and whether it may be kept.
+
+Pure functions over values: no clock, no disk, no randomness. An experiment is compared with its own parent only.
+
+Does not: decide which parent, comparability group or device class applies (the caller does), and does not correct for
+trying many ideas: over a long session some keeps under the gate ``any`` are luck.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .states import Outcome, Verdict
+
+# One-sided 95 %: beyond it a difference is called improved or worse, within it noise.
+Z_THRESHOLD = 1.645
+
+# The smallest gain that counts, in units of the noise between seeds. Half a sigma is where a screen starts to pay:
+# smaller gains are not told from luck by the one to three runs that an experiment gets.
+SMALLEST_GAIN_SIGMAS = 0.5
+
+# A number certified less sharply than this share of the smallest gain that counts cannot carry a decision to keep.
+LARGEST_ERROR_SHARE = 0.2
+
+GATES = ("any",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A certified score: the mean ``val_bpb`` of ``runs`` runs, and the standard error of the certification alone.
+
+    ``standard_error`` is what the audit leaves open, in bits per byte; the noise between seeds is not in it.
+    """
+
+    val_bpb: float
+    standard_error: float
+    runs: int = 1
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.val_bpb) or self.val_bpb < 0:
+            raise ValueError(f"val_bpb must be finite and not negative, not {self.val_bpb}")
+        if not math.isfinite(self.standard_error) or self.standard_error < 0:
+            raise ValueError(f"standard_error must be finite and not negative, not {self.standard_error}")
+        if self.runs < 1:
+            raise ValueError(f"runs must be at least 1, not {self.runs}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The verdict with its numbers; ``delta`` is child minus parent, so negative is better.
+
+    The numbers are None where nothing was compared: no score, or no parent.
+    """
+
+    verdict: Verdict
+    delta: float | None
+    standard_error: float | None
+    z: float | None
+    confidence: float | None
+    keepable: bool
+    reason: str
+
+
+def judge(
+    outcome: Outcome,
+    child: Measurement | None,
+    parent: Measurement | None,
+    *,
+    sigma: float,
+    sigma_is_prior: bool,
+    gate: str = "any",
+    lines_delta: int = 0,
+) -> Judgement:
+    """Compare an experiment with its parent.
+
+    Args:
+        outcome: how the run ended; only ``SCORED`` has a number.
+        child: the experiment's measurement; required when scored, ignored otherwise.
+        parent: the parent's measurement; None for the first measured result of a session.
+        sigma: standard deviation of ``val_bpb`` between seeds of one candidate, in bits per byte.
+        sigma_is_prior: True while the lab has not measured its own sigma; the reason then says so.
+        gate: which results may be kept. ``any``: everything better than its parent that is not worse beyond noise, and
+            everything within noise that has fewer lines.
+        lines_delta: lines of code of the child minus those of the parent.
+
+    Returns:
+        The judgement. ``z`` is the gain in standard errors, ``confidence`` the normal probability that the child is
+        truly better.
+
+    Raises:
+        ValueError: a scored outcome without a measurement, a sigma that is not positive, or an unknown gate.
+    """
+    if not math.isfinite(sigma) or sigma <= 0:
+        raise ValueError(f"sigma must be positive and finite, not {sigma}")
+    if gate not in GATES:
+        raise ValueError(f"unknown gate {gate!r}: there is {', '.join(GATES)}")
+    if outcome is not Outcome.SCORED:
+        return Judgement(
+            verdict=Verdict(outcome.value),
+            delta=None,
+            standard_error=None,
+            z=None,
+            confidence=None,
+            keepable=False,
+            reason=_NO_NUMBER[outcome],
+        )
+    if child is None:
+        raise ValueError("a scored outcome needs the child's measurement")
+    doubt = _certification_doubt(child, sigma)
+    if parent is None:
+        return Judgement(
+            verdict=Verdict.IMPROVED,
+            delta=None,
+            standard_error=None,
+            z=None,
+            confidence=None,
+            keepable=doubt is None,
+            reason=doubt or "the baseline: the first measured result of the session",
+        )
+    delta = child.val_bpb - parent.val_bpb
+    standard_error = math.sqrt(
+        sigma**2 * (1 / child.runs + 1 / parent.runs) + child.standard_error**2 + parent.standard_error**2
+    )
+    z = -delta / standard_error
+    confidence = normal_cdf(z)
+    if z >= Z_THRESHOLD:
+        verdict = Verdict.IMPROVED
+    elif z <= -Z_THRESHOLD:
+        verdict = Verdict.WORSE
+    else:
+        verdict = Verdict.WITHIN_NOISE
+    better = verdict is not Verdict.WORSE and delta < 0
+    simpler = verdict is Verdict.WITHIN_NOISE and lines_delta < 0
+    comparison = _compare_in_words(child, parent, delta, standard_error, confidence, sigma, sigma_is_prior, verdict)
+    if doubt is not None:
+        ending = f"not keepable, since {doubt}"
+    elif better:
+        ending = "may be kept"
+    elif simpler:
+        ending = f"may be kept as simpler, with {-lines_delta} fewer {'line' if lines_delta == -1 else 'lines'}"
+    else:
+        ending = "not keepable, since it is not better than its parent"
+    return Judgement(
+        verdict=verdict,
+        delta=delta,
+        standard_error=standard_error,
+        z=z,
+        confidence=confidence,
+        keepable=doubt is None and (better or simpler),
+        reason=f"{comparison}: {ending}",
+    )
+
+
+def normal_cdf(z: float) -> float:
+    """Return the probability that a standard normal value is at most ``z``."""
+    return 0.5 * math.erfc(-z / math.sqrt(2))
+
+
+def confidence_word(confidence: float) -> str:
+    """Return how one would say, in plain words, that something has this probability."""
+    for floor, word in _CONFIDENCE_WORDS:
+        if confidence >= floor:
+            return word
+    return "almost certainly not"
+
+
+_CONFIDENCE_WORDS = (
+    (0.99, "almost certainly"),
+    (0.95, "very likely"),
+    (0.70, "likely"),
+    (0.30, "perhaps"),
+    (0.05, "unlikely"),
+    (0.01, "very unlikely"),
+)
+
+_NO_NUMBER = {
+    Outcome.CRASHED: "the run crashed, so there is no number to compare",
+    Outcome.TIMED_OUT: "the run passed its deadline, so there is no number to compare",
+    Outcome.INVALID: "the referee could not certify the run's number, so there is none to compare",
+    Outcome.CANCELLED: "the run was cancelled, so there is no number to compare",
+    Outcome.LOST: "the run was lost with its machine or runner, so there is no number to compare",
+}
+
+
+def _certification_doubt(child: Measurement, sigma: float) -> str | None:
+    smallest_gain = SMALLEST_GAIN_SIGMAS * sigma
+    limit = LARGEST_ERROR_SHARE * smallest_gain
+    if child.standard_error <= limit:
+        return None
+    return (
+        f"the certified standard error {child.standard_error:.4f} is above {limit:.4f}, "
+        f"a fifth of the smallest gain that counts ({smallest_gain:.4f})"
+    )
+
+
+def _compare_in_words(
+    child: Measurement,
+    parent: Measurement,
+    delta: float,
+    standard_error: float,
+    confidence: float,
+    sigma: float,
+    sigma_is_prior: bool,
+    verdict: Verdict,
+) -> str:
+    direction = "better" if delta < 0 else "worse"
+    distance = f"{abs(delta):.4f} {direction} than" if delta else "equal to"
+    source = "a prior" if sigma_is_prior else "measured"
+    return (
+        f"val_bpb {child.val_bpb:.4f} is {distance} the parent's {parent.val_bpb:.4f} with a standard error of "
+        f"{standard_error:.4f} (sigma {sigma:.4f}, {source}), {verdict.value.replace('_', ' ')} and "
+        f"{confidence_word(confidence)} a true gain (confidence {confidence:.4f})"
+    )

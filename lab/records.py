@@ -1,0 +1,83 @@
+"""What the ledger holds, as values: sessions, experiments and their runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .executor import RunResult
+from .states import Decision, RunState, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One research effort in a lab; owns the branch ``autoresearch/<tag>``."""
+
+    tag: str
+    researcher: str
+    base_commit: str
+    base_sha256: str  # of the train.py that the session started from
+    group: str  # comparability group: numbers of different groups are never compared
+    config: str  # autoresearch.toml as pinned, canonical JSON
+    harness: str  # SHA-256 of the pinned harness
+    program_sha256: str
+    created_at: float
+    champion: str | None  # id of the best kept experiment
+    version: int  # counts the champions; keep is a compare-and-swap on it
+
+    @property
+    def branch(self) -> str:
+        return f"refs/heads/autoresearch/{self.tag}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One idea and what became of it."""
+
+    id: str
+    session: str
+    researcher: str
+    parent: str | None  # the champion it is judged against; None for the baseline
+    parent_version: int
+    description: str
+    hypothesis: str
+    candidate_sha256: str
+    commit: str
+    program_sha256: str
+    lines: int  # of code
+    lines_delta: int  # against the parent
+    created_at: float
+    verdict: Verdict | None
+    reason: str  # of the verdict, one sentence
+    val_bpb: float | None
+    standard_error: float | None
+    delta: float | None  # against the parent; negative is better
+    z: float | None
+    confidence: float | None  # that the experiment is truly better than its parent
+    keepable: bool
+    decision: Decision
+    note: str  # why it was kept, or the lesson of a revert
+    decided_at: float | None
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.parent is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One execution of an experiment's candidate with one seed."""
+
+    id: str
+    experiment: str
+    attempt: int
+    seed: int
+    device: str
+    state: RunState
+    result: RunResult | None
+    created_at: float
+    finished_at: float | None
+
+    @property
+    def attempt_id(self) -> str:
+        """The executor's key: the run itself, or one more try after its runner died."""
+        return self.id if self.attempt == 1 else f"{self.id}-{self.attempt}"

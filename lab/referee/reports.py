@@ -1,0 +1,78 @@
+"""What a run tells while it lasts: its phase and seconds left, the live curve, and the events an executor replays.
+
+The candidate's numbers are shown, never scored; they are cleaned here, because names and values come from untrusted code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from typing import Literal
+
+from ..jsonfiles import write_json
+from ..paths import RunPaths
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_MAX_METRICS = 16
+_MAX_POINTS = 20_000
+_PROGRESS_INTERVAL_SECONDS = 0.25
+
+Phase = Literal["starting", "training", "scoring"]
+
+
+class Reports:
+    """The only writer of events.jsonl, curve.jsonl and progress.json of one run."""
+
+    def __init__(self, paths: RunPaths) -> None:
+        self._paths = paths
+        self._curve = paths.curve.open("a", buffering=1)
+        self._events = paths.events.open("a", buffering=1)
+        self._points = 0
+        self._metrics: dict[str, float] = {}
+        self._next_progress = 0.0
+        self.last_step: int | None = None
+
+    def phase(self, phase: Phase) -> None:
+        """Record that the run entered a phase."""
+        kind = "started" if phase == "starting" else phase
+        self._events.write(json.dumps({"kind": kind, "at": round(time.time(), 3)}) + "\n")
+        self._next_progress = 0.0
+        self.progress(phase, 0.0, None)
+
+    def point(self, header: dict, elapsed_seconds: float) -> None:
+        """Take one report of the candidate; what is not a name and a finite number is left out."""
+        step, metrics = header.get("step"), header.get("metrics")
+        if not isinstance(step, int) or not isinstance(metrics, dict) or self._points >= _MAX_POINTS:
+            return
+        self._metrics = {
+            name: float(value)
+            for name, value in list(metrics.items())[:_MAX_METRICS]
+            if _NAME.fullmatch(name) and isinstance(value, (int, float)) and math.isfinite(value)
+        }
+        self.last_step = step
+        self._points += 1
+        point = {"step": step, "seconds": round(elapsed_seconds, 3), **self._metrics}
+        self._curve.write(json.dumps(point) + "\n")
+
+    def progress(self, phase: Phase, elapsed_seconds: float, seconds_left: float | None) -> None:
+        """Publish where the run stands, a few times a second."""
+        now = time.monotonic()
+        if now < self._next_progress:
+            return
+        self._next_progress = now + _PROGRESS_INTERVAL_SECONDS
+        write_json(
+            self._paths.progress,
+            {
+                "phase": phase,
+                "elapsed_seconds": round(elapsed_seconds, 2),
+                "seconds_left": None if seconds_left is None else round(seconds_left, 2),
+                "step": self.last_step,
+                "metrics": self._metrics,
+            },
+        )
+
+    def close(self) -> None:
+        """Close the curve; the phase that follows still writes progress and events."""
+        self._curve.close()

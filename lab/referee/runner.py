@@ -1,0 +1,496 @@
+"""The runner: one process for one run, detached from the server, that times, confines, scores and records it.
+
+Guarantees: no training token reaches the candidate before the clock has started; at the deadline the whole process tree
+ends; the number comes from the scorer and never from what the candidate printed; result.json is written once, whole, as the
+last act. Does not: decide anything, or write to the ledger. If this process dies, nothing is recorded, and whoever finds
+its lock free starts the run again or declares it lost.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import resource
+import secrets
+import selectors
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...prepare.channel import Channel, ChannelClosedError, Frame, ProtocolError
+from ...prepare.corpus import Corpus, open_corpus
+from ...prepare.settings import CandidateSettings
+from ...prepare.tokenizer import VOCAB_SIZES
+from ..executor import RunResult, RunSpec
+from ..jsonfiles import write_json
+from ..locks import try_lock
+from ..paths import RunPaths, device_lock_path
+from ..states import Outcome
+from . import sandbox
+from .clock import BudgetClock
+from .log import CappedLog
+from .processes import ProcessTree, adopt_orphans
+from .reports import Reports
+from .scorer import InvalidModelError, Score, Scorer
+from .specfile import read_spec, write_result
+from .windows import draw_windows, encode_rows
+
+TICK_SECONDS = 0.1
+_WORKER_READY_SECONDS = 120.0
+_SECONDS = struct.Struct("<d")
+_WORKERS = ("bulk", "audit")
+
+
+class RunEndedError(Exception):
+    """The run ended without a score; carries the outcome and the reason."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+
+
+def run(folder: Path) -> None:
+    """Execute the run described in ``folder`` and leave its result there."""
+    paths = RunPaths(folder)
+    output = os.open(paths.runner_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for fd in (1, 2):
+        os.dup2(output, fd)
+    spec = read_spec(paths)
+    adopt_orphans()
+    started = time.monotonic()
+    runner = Runner(spec, paths)
+    try:
+        device_lock = _wait_for_device(spec, paths)
+        try:
+            fields = runner.execute()
+        finally:
+            os.close(device_lock)
+        result = RunResult(**fields, total_seconds=round(time.monotonic() - started, 3))
+    except RunEndedError as ended:
+        facts = runner.facts()
+        total = round(time.monotonic() - started, 3)
+        result = RunResult(outcome=ended.outcome, reason=ended.reason, total_seconds=total, **facts)
+    shutil.rmtree(paths.scratch, ignore_errors=True)
+    write_result(paths, result)
+
+
+def _wait_for_device(spec: RunSpec, paths: RunPaths) -> int:
+    """Return the lock of the device, once it is free; ends the run when it is cancelled before."""
+    while (lock := try_lock(device_lock_path(spec.device))) is None:
+        if paths.cancel.exists():
+            raise RunEndedError(Outcome.CANCELLED, "cancelled before it started")
+        time.sleep(TICK_SECONDS)
+    return lock
+
+
+@dataclass(kw_only=True)
+class _Training:
+    """What the runner knows of the candidate's process."""
+
+    process: subprocess.Popen[bytes]
+    tree: ProcessTree
+    began: float = field(default_factory=time.monotonic)
+    start: float | None = None  # time.monotonic() of START
+    cpu_at_start: float = 0.0
+    end: float | None = None
+    cpu_seconds: float = 0.0  # of the tree since the process was started
+    handoff: dict | None = None
+
+
+class Runner:
+    """Owns every process and descriptor of one run. Single-threaded on purpose."""
+
+    def __init__(self, spec: RunSpec, paths: RunPaths) -> None:
+        self._spec = spec
+        self._paths = paths
+        self._clock = BudgetClock(kind=spec.clock, budget_seconds=spec.budget_seconds, cores=spec.cores)
+        self._corpus: Corpus = open_corpus(spec.corpus)
+        self._log = CappedLog(paths.log, limit_bytes=spec.log_kb * 1024)
+        self._reports = Reports(paths)
+        self._workers: list[tuple[subprocess.Popen[bytes], Channel]] = []
+        self._training: _Training | None = None
+        self._scoring_seconds: float | None = None
+        self._clock_page = self._open_clock()
+
+    # -- the three phases -------------------------------------------------------------------------------------------------
+
+    def execute(self) -> dict:
+        """Train, end, score. Returns the fields of a scored result; raises `RunEndedError` for everything else."""
+        self._reports.phase("starting")
+        self._prepare_folder()
+        try:
+            self._train()
+            assert self._training is not None
+            score = self._score(self._training.handoff or {})
+        finally:
+            self._end_workers()
+        return {
+            "outcome": Outcome.SCORED,
+            "reason": "scored",
+            "val_bpb": score.val_bpb,
+            "standard_error": score.standard_error,
+            "claimed_bpb": score.claimed_bpb,
+            "audits": score.audits,
+            "scored_bytes": score.scored_bytes,
+            "scored_tokens": score.scored_tokens,
+            "window_nats": score.window_nats,
+            **self.facts(),
+        }
+
+    def facts(self) -> dict:
+        """Return what was measured about the run so far, whatever its outcome."""
+        facts: dict = {
+            "steps": self._reports.last_step,
+            "log_bytes": self._log.total_bytes,
+            "guarantees": dict(sandbox.GUARANTEES),
+            "scoring_seconds": self._scoring_seconds,
+        }
+        training = self._training
+        if training is None:
+            return facts
+        facts["exit_code"] = training.process.returncode
+        facts["peak_memory_mb"] = round(training.tree.peak_memory_bytes / 2**20, 1)
+        if training.handoff is not None:
+            facts["vocab_size"] = training.handoff["vocab_size"]
+        if training.start is not None and training.end is not None:
+            wall, cpu = training.end - training.start, training.cpu_seconds - training.cpu_at_start
+            facts["startup_seconds"] = round(training.start - training.began, 3)
+            facts["wall_seconds"] = round(wall, 3)
+            facts["cpu_seconds"] = round(cpu, 3)
+            facts["elapsed_seconds"] = round(self._clock.elapsed(wall_seconds=wall, cpu_seconds=cpu), 3)
+        return facts
+
+    def _train(self) -> None:
+        """Run the candidate to its exit; returns when it handed a model over in time and nothing of it is left alive."""
+        ours, theirs = Channel.pair()
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        for name in _WORKERS:
+            self._workers.append(self._start_worker(self._paths.scratch / name))
+        process = self._start_candidate(theirs.fileno(), write_end)
+        theirs.close()
+        os.close(write_end)
+        spared = {worker.pid for worker, _ in self._workers}
+        training = self._training = _Training(process=process, tree=ProcessTree(process.pid, spared))
+        write_json(self._paths.processes, {"runner": os.getpid(), "candidate": process.pid})
+        try:
+            self._watch(training, ours, read_end)
+        finally:
+            survivors = training.tree.kill()
+            process.wait()
+            if training.end is None:
+                training.end = time.monotonic()
+            self._log.read_from(read_end)
+            self._log.close()
+            os.close(read_end)
+            ours.close()
+            self._reports.close()
+        if survivors:
+            raise RunEndedError(Outcome.INVALID, f"{survivors} processes of the run could not be ended")
+        self._judge_exit(training)
+
+    def _watch(self, training: _Training, channel: Channel, output_fd: int) -> None:
+        """The event loop: output, messages, clock and limits, until the process exits or must be ended."""
+        selector = selectors.DefaultSelector()
+        selector.register(output_fd, selectors.EVENT_READ)
+        selector.register(channel, selectors.EVENT_READ)
+        exit_fd = os.pidfd_open(training.process.pid) if hasattr(os, "pidfd_open") else None
+        if exit_fd is not None:
+            selector.register(exit_fd, selectors.EVENT_READ)
+        channel_open = True
+        next_check = 0.0
+        try:
+            while training.process.poll() is None:
+                ready = {key.fd for key, _ in selector.select(TICK_SECONDS)}
+                if output_fd in ready and not self._log.read_from(output_fd):
+                    selector.unregister(output_fd)
+                if channel_open and channel.fileno() in ready:
+                    channel_open = self._receive(training, channel)
+                    if not channel_open:
+                        selector.unregister(channel)
+                if time.monotonic() >= next_check:
+                    self._check(training)
+                    next_check = time.monotonic() + TICK_SECONDS
+            training.end = time.monotonic()
+            if channel_open:
+                self._receive(training, channel)
+            self._measure(training)
+        finally:
+            selector.close()
+            if exit_fd is not None:
+                os.close(exit_fd)
+
+    def _receive(self, training: _Training, channel: Channel) -> bool:
+        """Handle what the candidate said; False when it will say no more."""
+        try:
+            for frame in channel.poll():
+                self._handle(training, channel, frame)
+        except ChannelClosedError:
+            return False
+        except ProtocolError as error:
+            raise RunEndedError(Outcome.INVALID, f"the candidate broke the protocol: {error}") from None
+        return True
+
+    def _handle(self, training: _Training, channel: Channel, frame: Frame) -> None:
+        header = frame.header
+        if header["type"] == "report":
+            self._reports.point(header, self._elapsed(training))
+        elif header["type"] == "open_train":
+            self._hand_over_data(training, channel, header.get("vocab_size"))
+        elif header["type"] == "handoff":
+            vocab_size, batch_size = header.get("vocab_size"), header.get("batch_size")
+            if vocab_size not in VOCAB_SIZES or not isinstance(batch_size, int):
+                raise RunEndedError(Outcome.INVALID, f"evaluate_bpb named an unknown vocabulary of {vocab_size!r}")
+            training.handoff = {"vocab_size": vocab_size, "batch_size": batch_size}
+
+    def _hand_over_data(self, training: _Training, channel: Channel, vocab_size: object) -> None:
+        """Start the clock, then pass the tokens; building them, and waiting for the scorers, comes before."""
+        if not isinstance(vocab_size, int) or vocab_size not in VOCAB_SIZES:
+            channel.send({"type": "refused", "message": f"no vocabulary of {vocab_size!r}"}, timeout_seconds=1.0)
+            return
+        tokens_fd = os.open(self._corpus.token_store(vocab_size), os.O_RDONLY)
+        clock_fd = os.open(self._paths.clock, os.O_RDONLY)
+        try:
+            if training.start is None:
+                for _, worker in self._workers:
+                    worker.receive(timeout_seconds=_WORKER_READY_SECONDS)
+                self._measure(training)
+                training.cpu_at_start = training.cpu_seconds
+                training.start = time.monotonic()
+                self._reports.phase("training")
+            channel.send({"type": "start"}, fds=(tokens_fd, clock_fd), timeout_seconds=5.0)
+        except ChannelClosedError:
+            return  # the candidate is gone; its exit says the rest
+        finally:
+            os.close(tokens_fd)
+            os.close(clock_fd)
+
+    # -- clock and limits -------------------------------------------------------------------------------------------------
+
+    def _check(self, training: _Training) -> None:
+        """Publish the clock; end the run when a limit is passed."""
+        memory_bytes, processes = self._measure(training)
+        spec = self._spec
+        if self._paths.cancel.exists():
+            raise RunEndedError(Outcome.CANCELLED, "cancelled by cancel_experiment")
+        if training.start is None:
+            waited = time.monotonic() - training.began
+            if waited > spec.startup_seconds:
+                reason = f"start-up took more than {spec.startup_seconds:.0f} s ([budget] startup_seconds)"
+                raise RunEndedError(Outcome.TIMED_OUT, reason)
+        else:
+            wall, cpu = time.monotonic() - training.start, training.cpu_seconds - training.cpu_at_start
+            left = self._clock.seconds_left(wall_seconds=wall, cpu_seconds=cpu)
+            _SECONDS.pack_into(self._clock_page, 0, left)
+            self._reports.progress("training", self._elapsed(training), max(left, 0.0))
+            if self._clock.expired(wall_seconds=wall, cpu_seconds=cpu):
+                raise RunEndedError(Outcome.TIMED_OUT, self._overrun_reason())
+        limit_bytes = spec.memory_mb << 20
+        if memory_bytes > limit_bytes and training.tree.proportional_memory_bytes() > limit_bytes:
+            raise RunEndedError(Outcome.CRASHED, f"used more than {spec.memory_mb} MB of memory ([limits] memory_mb)")
+        if processes > spec.processes:
+            raise RunEndedError(Outcome.CRASHED, f"started more than {spec.processes} processes ([limits] processes)")
+        if _folder_bytes(self._paths.scratch, limit_bytes=spec.disk_mb << 20) > spec.disk_mb << 20:
+            raise RunEndedError(Outcome.CRASHED, f"wrote more than {spec.disk_mb} MB to disk ([limits] disk_mb)")
+
+    def _overrun_reason(self) -> str:
+        return (
+            f"ran past its budget of {self._spec.budget_seconds:g} s and the grace of {self._clock.grace_seconds:g} s; "
+            "end the loop on seconds_left() and hand the model over with evaluate_bpb"
+        )
+
+    def _measure(self, training: _Training) -> tuple[int, int]:
+        cpu_seconds, memory_bytes, processes = training.tree.sample()
+        training.cpu_seconds = max(training.cpu_seconds, cpu_seconds)
+        if training.end is not None:
+            # The candidate has been waited for, the workers have not: what this process has reaped is exactly the tree.
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+            training.cpu_seconds = max(training.cpu_seconds, usage.ru_utime + usage.ru_stime)
+        return memory_bytes, processes
+
+    def _elapsed(self, training: _Training) -> float:
+        if training.start is None:
+            return 0.0
+        wall, cpu = time.monotonic() - training.start, training.cpu_seconds - training.cpu_at_start
+        return self._clock.elapsed(wall_seconds=wall, cpu_seconds=cpu)
+
+    def _judge_exit(self, training: _Training) -> None:
+        """Decide whether there is a model to score."""
+        code = training.process.returncode
+        if training.start is not None and training.end is not None:
+            wall, cpu = training.end - training.start, training.cpu_seconds - training.cpu_at_start
+            if self._clock.expired(wall_seconds=wall, cpu_seconds=cpu):
+                raise RunEndedError(Outcome.TIMED_OUT, self._overrun_reason())
+        if code != 0:
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+            raise RunEndedError(Outcome.CRASHED, f"train.py {how}; its log says why")
+        if training.handoff is None:
+            raise RunEndedError(Outcome.CRASHED, "train.py ended without evaluate_bpb(model, tokenizer, batch_size)")
+        if training.start is None:
+            raise RunEndedError(Outcome.INVALID, "train.py handed a model over without opening the training data")
+
+    # -- scoring ----------------------------------------------------------------------------------------------------------
+
+    def _score(self, handoff: dict) -> Score:
+        began = time.monotonic()
+        self._reports.phase("scoring")
+        spec, vocab_size = self._spec, handoff["vocab_size"]
+        tokenizer = self._corpus.tokenizer(vocab_size)
+        padding = np.memmap(self._corpus.token_store(vocab_size), dtype=np.uint16, mode="r")
+        rng = np.random.default_rng(secrets.randbits(128))
+        windows = draw_windows(
+            self._corpus.text("val"),
+            self._corpus.offsets("val"),
+            secret=Path(spec.validation_secret).read_bytes(),
+            total_bytes=spec.validation_bytes,
+            window_bytes=spec.window_bytes,
+        )
+        rows = encode_rows(
+            self._corpus.text("val"),
+            windows,
+            tokenizer,
+            context_length=spec.context_length,
+            padding=padding,
+            rng=rng,
+        )
+        (_, bulk), (_, audit) = self._workers
+        scorer = Scorer(
+            bulk=bulk,
+            audit=audit,
+            deadline=began + spec.scoring_seconds,
+            on_progress=self._on_scoring_progress,
+        )
+        model_fd = self._open_model()
+        try:
+            return scorer.score(
+                model_fd,
+                rows,
+                vocab_size=vocab_size,
+                batch_rows=handoff["batch_size"],
+                audits=spec.audits,
+                reference_window_nats=spec.reference_window_nats,
+                decoys=padding,
+                rng=rng,
+            )
+        except InvalidModelError as error:
+            raise RunEndedError(Outcome.INVALID, str(error)) from None
+        finally:
+            os.close(model_fd)
+            self._scoring_seconds = round(time.monotonic() - began, 3)
+
+    def _on_scoring_progress(self, share: float) -> None:
+        if self._paths.cancel.exists():
+            raise RunEndedError(Outcome.CANCELLED, "cancelled by cancel_experiment")
+        self._reports.progress("scoring", share, None)
+
+    def _open_model(self) -> int:
+        """Open the handed-over file: a regular one, of a bounded size; its content is never looked at here."""
+        try:
+            fd = os.open(self._paths.model, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise RunEndedError(Outcome.INVALID, f"there is no model to score: {error.strerror}") from None
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_size > self._spec.disk_mb << 20:
+            os.close(fd)
+            raise RunEndedError(Outcome.INVALID, "the handed-over model is not a regular file of an acceptable size")
+        return fd
+
+    # -- processes and files ----------------------------------------------------------------------------------------------
+
+    def _prepare_folder(self) -> None:
+        for folder in ("tmp", *_WORKERS):
+            (self._paths.scratch / folder).mkdir(parents=True, exist_ok=True)
+        harness = Path(self._spec.harness) / "prepare"
+        shutil.copytree(harness, self._paths.code / "prepare", dirs_exist_ok=True)
+
+    def _open_clock(self) -> mmap.mmap:
+        self._paths.clock.write_bytes(_SECONDS.pack(self._spec.budget_seconds))
+        fd = os.open(self._paths.clock, os.O_RDWR)
+        try:
+            return mmap.mmap(fd, _SECONDS.size)
+        finally:
+            os.close(fd)
+
+    def _limits(self) -> sandbox.Limits:
+        return sandbox.Limits(memory_mb=self._spec.memory_mb, file_mb=self._spec.disk_mb)
+
+    def _start_candidate(self, channel_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
+        spec = self._spec
+        settings = CandidateSettings(
+            profile=spec.profile,
+            device=spec.device.split(":", maxsplit=1)[0],
+            context_length=spec.context_length,
+            budget_seconds=spec.budget_seconds,
+            seed=spec.seed,
+            channel_fd=channel_fd,
+            scratch=str(self._paths.scratch),
+        )
+        extra = {**settings.to_environment(), "AUTORESEARCH_TOKENIZER": str(self._corpus.tokenizer_path)}
+        return sandbox.start(
+            [sys.executable, "-s", "-B", "train.py"],
+            cwd=self._paths.code,
+            env=sandbox.environment(
+                scratch=self._paths.scratch, cores=spec.cores, extra=extra | _device_environment(spec.device)
+            ),
+            limits=self._limits(),
+            pass_fds=(channel_fd,),
+            output=output_fd,
+        )
+
+    def _start_worker(self, scratch: Path) -> tuple[subprocess.Popen[bytes], Channel]:
+        ours, theirs = Channel.pair()
+        spec = self._spec
+        with self._paths.runner_log.open("ab") as output:
+            process = sandbox.start(
+                [
+                    sys.executable,
+                    "-s",
+                    "-B",
+                    str(Path(spec.harness) / "prepare" / "scoring_worker.py"),
+                    str(theirs.fileno()),
+                    spec.device.split(":", maxsplit=1)[0],
+                ],
+                cwd=scratch,
+                env=sandbox.environment(scratch=scratch, cores=spec.cores, extra=_device_environment(spec.device)),
+                limits=self._limits(),
+                pass_fds=(theirs.fileno(),),
+                output=output,
+            )
+        theirs.close()
+        return process, ours
+
+    def _end_workers(self) -> None:
+        for process, channel in self._workers:
+            channel.close()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        ProcessTree(None, set()).kill()
+
+
+def _device_environment(device: str) -> dict[str, str]:
+    kind, _, index = device.partition(":")
+    return {"CUDA_VISIBLE_DEVICES": index if kind == "cuda" else ""}
+
+
+def _folder_bytes(folder: Path, *, limit_bytes: int) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(parent, name).lstat().st_blocks * 512
+            except FileNotFoundError:
+                continue
+        if total > limit_bytes:
+            break
+    return total

@@ -1,0 +1,104 @@
+"""Starting a process that runs a candidate's code, confined as far as this module goes.
+
+In force: a session of its own, an environment made from nothing, no inherited descriptor but the named ones, limits on
+memory per process, file size, open files and core dumps, and death with the runner (Linux). Not in force here: a file
+system or network boundary. Every result says which guarantees held.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "SYSTEMROOT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Per process; the watchdog of the runner adds the limits of the whole tree."""
+
+    memory_mb: int
+    file_mb: int
+    open_files: int = 4096
+
+
+GUARANTEES: Mapping[str, str] = {
+    "clock": "the referee's, started before the data is handed over",
+    "training data before START": "held back by the referee",
+    "validation data": "scored in other processes than the trainer's",
+    "environment": "rebuilt from nothing",
+    "memory": "RLIMIT_DATA per process, watchdog for the tree",
+    "process tree": "child subreaper and kill loop" if sys.platform.startswith("linux") else "kill loop",
+}
+
+
+def environment(*, scratch: Path, cores: int, extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the whole environment of a candidate's process; caches are fresh, because a cache can carry weights."""
+    inherited = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {
+        **inherited,
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch / "tmp"),
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(cores),
+        "OMP_WAIT_POLICY": "passive",  # spinning threads collapse when the machine is shared: 142 ms a step became 902
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
+        "TRITON_CACHE_DIR": str(scratch / "triton"),
+        "XDG_CACHE_HOME": str(scratch / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        **extra,
+    }
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    limits: Limits,
+    pass_fds: Sequence[int],
+    output: int | IO[bytes],
+) -> subprocess.Popen[bytes]:
+    """Start a confined process. The caller must be single-threaded: death with the parent is bound to its thread."""
+    runner_pid = os.getpid()
+
+    def confine() -> None:
+        if sys.platform.startswith("linux"):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != runner_pid:  # the runner died before the line above took effect
+                os._exit(1)
+            Path("/proc/self/oom_score_adj").write_text("1000")
+        os.umask(0o077)
+        memory_bytes, file_bytes = limits.memory_mb << 20, limits.file_mb << 20
+        for kind, limit in (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_DATA, memory_bytes),
+            (resource.RLIMIT_FSIZE, file_bytes),
+            (resource.RLIMIT_NOFILE, limits.open_files),
+        ):
+            _, hard = resource.getrlimit(kind)
+            capped = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.setrlimit(kind, (capped, capped))
+
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+        preexec_fn=confine,
+    )

@@ -1,0 +1,230 @@
+"""The certified val_bpb of a candidate's model, measured in processes that the referee does not trust.
+
+Bulk: one fresh process sees every row and its targets, and *claims* the nats of every position. Audit: a second fresh
+process sees some rows up to a secret cut, followed by a decoy of training text, and returns logits at the cut; the true
+next token never enters it, and the referee takes the log-softmax itself. The certified value is the claim plus the weighted
+mean of (audit - claim), an unbiased estimate whatever the first process says: for an honest model the correction is
+numerically nothing, and a lie cancels itself. Guarantees no number rather than a bad one: anything non-finite, negative,
+late or of the wrong size raises `InvalidModelError`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...prepare.channel import Channel, ChannelClosedError, Frame, ProtocolError
+from .windows import Rows
+
+TOLERANCE_BPB = 0.001  # a correction below this is numerical noise, whatever its standard error
+_NEGATIVE_NATS = -1e-4  # what float32 rounding may do to a probability of one
+_LOGITS_BYTES = 256 << 20  # of one batch; bounds the rows that are scored at once
+_MAX_ROWS = 64
+
+
+class InvalidModelError(Exception):
+    """The model has no honest number; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The outcome of scoring; bits per byte of the scored text."""
+
+    val_bpb: float
+    standard_error: float
+    claimed_bpb: float
+    audits: int
+    scored_bytes: int
+    scored_tokens: int
+    window_nats: tuple[float, ...]
+
+
+class Scorer:
+    """Scores one model. ``bulk`` and ``audit`` are channels to two fresh, ready scoring workers."""
+
+    def __init__(self, *, bulk: Channel, audit: Channel, deadline: float, on_progress: Callable[[float], None]) -> None:
+        self._bulk = bulk
+        self._audit = audit
+        self._deadline = deadline  # time.monotonic()
+        self._on_progress = on_progress
+
+    def score(
+        self,
+        model_fd: int,
+        rows: Rows,
+        *,
+        vocab_size: int,
+        batch_rows: int,
+        audits: int,
+        reference_window_nats: tuple[float, ...],
+        decoys: np.ndarray,
+        rng: np.random.Generator,
+    ) -> Score:
+        """Return the certified score. ``decoys`` are training tokens (uint16) that follow the cuts."""
+        context = rows.tokens.shape[1] - 1
+        batch = max(1, min(batch_rows, _MAX_ROWS, _LOGITS_BYTES // (4 * context * vocab_size)))
+        for channel in (self._bulk, self._audit):
+            os.lseek(model_fd, 0, os.SEEK_SET)
+            self._request(channel, {"type": "load"}, fds=(model_fd,), expect="loaded")
+        claims = self._claims(rows, vocab_size, batch, rng)
+        window_nats = np.bincount(rows.window, weights=claims.sum(1), minlength=int(rows.window.max()) + 1)
+        picks = pick_audits(rows, window_nats, np.array(reference_window_nats), audits, rng)
+        audited = self._audits(rows, picks, vocab_size, batch, decoys, rng)
+        return certify(rows, claims, picks, audited, window_nats)
+
+    def _claims(self, rows: Rows, vocab_size: int, batch: int, rng: np.random.Generator) -> np.ndarray:
+        """Every row once, in a secret order -> claimed nats float64 [rows, T], zero at padding."""
+        count, context = rows.tokens.shape[0], rows.tokens.shape[1] - 1
+        claims = np.empty((count, context))
+        order = rng.permutation(count)
+        for start in range(0, count, batch):
+            chosen = order[start : start + batch]
+            answer = self._array(self._bulk, "bulk", rows.tokens[chosen], vocab_size, (len(chosen), context))
+            claims[chosen] = answer
+            self._on_progress((start + len(chosen)) / count)
+        claims[~rows.mask()] = 0.0
+        if not np.isfinite(claims).all():
+            raise InvalidModelError("the model's loss is not finite on the validation text (NaN or infinity)")
+        if claims.min() < _NEGATIVE_NATS:
+            raise InvalidModelError(f"the model claims a probability above one ({claims.min():.3g} nats)")
+        return claims
+
+    def _audits(
+        self, rows: Rows, picks: Picks, vocab_size: int, batch: int, decoys: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The referee's own nats, float64 [audits], at every pick."""
+        context = rows.tokens.shape[1] - 1
+        nats = np.empty(len(picks.rows))
+        for start in range(0, len(nats), batch):
+            chosen, cuts = picks.rows[start : start + batch], picks.cuts[start : start + batch]
+            inputs = rows.tokens[chosen, :-1].copy()
+            for row, cut in zip(inputs, cuts.tolist(), strict=True):
+                offset = int(rng.integers(0, len(decoys) - context))
+                row[cut + 1 :] = decoys[offset : offset + context - cut - 1]
+            extra = {"cuts": cuts.tolist()}
+            logits = self._array(self._audit, "audit", inputs, vocab_size, (len(chosen), vocab_size), extra)
+            if not np.isfinite(logits).all():
+                raise InvalidModelError("the model's logits are not finite (NaN or infinity)")
+            targets = rows.tokens[chosen, cuts + 1]
+            nats[start : start + len(chosen)] = negative_log_softmax(logits, targets)
+        return nats
+
+    def _array(
+        self,
+        channel: Channel,
+        kind: str,
+        rows: np.ndarray,
+        vocab_size: int,
+        shape: tuple[int, int],
+        extra: dict[str, list[int]] | None = None,
+    ) -> np.ndarray:
+        """Send rows, return a float64 array of exactly ``shape``."""
+        header = {"type": kind, "rows": list(rows.shape), "vocab_size": vocab_size, **(extra or {})}
+        expected_bytes = 4 * math.prod(shape)
+        channel.allow_payload_bytes(expected_bytes)
+        frame = self._request(channel, header, payload=np.ascontiguousarray(rows, np.int32).tobytes(), expect="answer")
+        if len(frame.payload) != expected_bytes:
+            raise InvalidModelError(f"scoring returned {len(frame.payload)} bytes where {expected_bytes} were due")
+        return np.frombuffer(frame.payload, np.float32).reshape(shape).astype(np.float64)
+
+    def _request(
+        self, channel: Channel, header: dict, *, payload: bytes = b"", fds: tuple[int, ...] = (), expect: str
+    ) -> Frame:
+        left = self._deadline - time.monotonic()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            channel.send(header, payload, fds=fds, timeout_seconds=left)
+            frame = channel.receive(timeout_seconds=self._deadline - time.monotonic())
+        except TimeoutError:
+            raise InvalidModelError("scoring took longer than its time limit ([budget] scoring_seconds)") from None
+        except ChannelClosedError:
+            raise InvalidModelError("the model ended the process that scores it (out of memory, or a crash)") from None
+        except ProtocolError as error:
+            raise InvalidModelError(f"the model interfered with its scoring: {error}") from None
+        if frame.header["type"] == "error":
+            message = str(frame.header.get("message", ""))[-1500:]
+            raise InvalidModelError(f"the model failed while it was scored: {message}")
+        if frame.header["type"] != expect:
+            raise InvalidModelError("the model interfered with its scoring: an unexpected answer")
+        return frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picks:
+    """Which positions are audited: at most one cut for a row."""
+
+    rows: np.ndarray  # int64 [audits]
+    cuts: np.ndarray  # int64 [audits]: the target at this position is predicted from the inputs up to it
+    weights: np.ndarray  # float64 [audits]: 1 / probability that this position was picked
+
+
+def pick_audits(rows: Rows, window_nats: np.ndarray, reference: np.ndarray, audits: int, rng: np.random.Generator) -> Picks:
+    """Pick rows by systematic sampling with probability proportional to size, then a uniform cut in each.
+
+    Half of the size is the row's share of the scored positions, half its window's share of what this run claims to gain on
+    the ``reference`` (the champion's claims): a lie pays where the claim beats the champion, so that is where we look.
+    """
+    scored = rows.scored.astype(np.float64)
+    size = scored / scored.sum()
+    if len(reference) == len(window_nats):
+        gain = np.clip(reference - window_nats, 0.0, None)
+        if gain.sum() > 0:
+            window_tokens = np.bincount(rows.window, weights=scored, minlength=len(gain))
+            size = 0.5 * size + 0.5 * (gain / gain.sum())[rows.window] * scored / window_tokens[rows.window]
+    probability = _inclusion_probabilities(size, min(audits, len(size)))
+    order = rng.permutation(len(size))
+    ticks = np.cumsum(probability[order])
+    hits = np.searchsorted(ticks, np.arange(rng.random(), ticks[-1] - 1e-9, 1.0), side="right")
+    chosen = order[np.unique(hits)]
+    cuts = rng.integers(0, rows.scored[chosen])
+    return Picks(rows=chosen, cuts=cuts, weights=scored[chosen] / probability[chosen])
+
+
+def _inclusion_probabilities(size: np.ndarray, count: int) -> np.ndarray:
+    """Scale ``size`` to probabilities that sum to ``count``, none above one."""
+    certain = np.zeros(len(size), dtype=bool)
+    while True:
+        probability = np.ones(len(size))
+        rest = ~certain
+        if rest.any():
+            probability[rest] = (count - certain.sum()) * size[rest] / size[rest].sum()
+        over = rest & (probability > 1.0)
+        if not over.any():
+            return np.minimum(probability, 1.0)
+        certain |= over
+
+
+def negative_log_softmax(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """float64 logits [n, V], int targets [n] -> nats float64 [n]."""
+    highest = logits.max(axis=1)
+    return highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)) - logits[np.arange(len(targets)), targets]
+
+
+def certify(rows: Rows, claims: np.ndarray, picks: Picks, audited: np.ndarray, window_nats: np.ndarray) -> Score:
+    """Combine claims and audits; raises `InvalidModelError` when they contradict each other."""
+    bits = math.log(2) * rows.scored_bytes
+    terms = picks.weights * (audited - claims[picks.rows, picks.cuts])
+    correction = terms.sum() / bits
+    count = len(terms)
+    standard_error = math.sqrt(count / max(count - 1, 1) * float(((terms - terms.mean()) ** 2).sum())) / bits
+    claimed = float(claims.sum()) / bits
+    if abs(correction) > max(3 * standard_error, TOLERANCE_BPB):
+        raise InvalidModelError(
+            f"the model claimed {claimed:.4f} bits per byte, but {count} audits contradict it by {correction:+.4f} "
+            "(it looks ahead, is not normalised, keeps state between rows, or answers dishonestly)"
+        )
+    return Score(
+        val_bpb=claimed + correction,
+        standard_error=standard_error,
+        claimed_bpb=claimed,
+        audits=count,
+        scored_bytes=rows.scored_bytes,
+        scored_tokens=rows.scored_tokens,
+        window_nats=tuple(round(float(value), 4) for value in window_nats),
+    )

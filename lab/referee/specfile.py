@@ -1,0 +1,39 @@
+"""Run specs and results as JSON files in the run folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from ..executor import RunResult, RunSpec
+from ..jsonfiles import read_json, write_json
+from ..paths import RunPaths
+from ..states import Outcome
+
+
+def write_spec(paths: RunPaths, spec: RunSpec) -> None:
+    """Write the spec; the candidate's bytes lie beside it as code/train.py."""
+    fields = asdict(spec)
+    candidate = fields.pop("candidate")
+    paths.code.mkdir(parents=True, exist_ok=True)
+    (paths.code / "train.py").write_bytes(candidate)
+    write_json(paths.spec, fields, durable=True)
+
+
+def read_spec(paths: RunPaths) -> RunSpec:
+    fields = read_json(paths.spec)
+    fields["reference_window_nats"] = tuple(fields["reference_window_nats"])
+    return RunSpec(candidate=(paths.code / "train.py").read_bytes(), **fields)
+
+
+def write_result(paths: RunPaths, result: RunResult) -> None:
+    write_json(paths.result, asdict(result), durable=True)
+
+
+def read_result(paths: RunPaths) -> RunResult | None:
+    fields = read_json(paths.result)
+    return None if fields is None else result_from_json(fields)
+
+
+def result_from_json(fields: dict) -> RunResult:
+    """Rebuild a result from its JSON object."""
+    return RunResult(**{**fields, "outcome": Outcome(fields["outcome"]), "window_nats": tuple(fields["window_nats"])})

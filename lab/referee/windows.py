@@ -1,0 +1,108 @@
+"""What is scored: which bytes of the validation split, and how they become rows of tokens.
+
+Windows start and end at line borders inside one document; they are drawn once for a lab by its secret, never overlap, and do
+not depend on the vocabulary, so every candidate is scored on exactly the same bytes. Each window is encoded alone and cut
+into rows of the context length: BOS first, right-padded with training text, padding not scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...prepare.tokenizer import Tokenizer
+
+_SHORTEST_SHARE = 0.25  # of the window size; the rest of a document that is shorter is left out
+_LONGEST_SHARE = 2.0  # a window with a very long line is left out
+
+
+def draw_windows(
+    text: np.ndarray, offsets: np.ndarray, *, secret: bytes, total_bytes: int, window_bytes: int
+) -> list[tuple[int, int]]:
+    """Return (start, end) byte ranges of ``text`` (uint8), about ``total_bytes`` in all, in the order of the text.
+
+    ``offsets`` (int64, documents + 1) are the borders of the documents. Deterministic for one secret.
+    """
+    windows = []
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        windows += _cut_document(text, start, end, window_bytes)
+    seed = int.from_bytes(hashlib.sha256(secret + b"validation windows").digest()[:16], "big")
+    order = np.random.default_rng(seed).permutation(len(windows))
+    chosen, size = [], 0
+    for index in order.tolist():
+        if size >= total_bytes:
+            break
+        chosen.append(windows[index])
+        size += windows[index][1] - windows[index][0]
+    return sorted(chosen)
+
+
+def _cut_document(text: np.ndarray, start: int, end: int, window_bytes: int) -> list[tuple[int, int]]:
+    """Cut one document at the line borders that first reach the window size."""
+    borders = start + 1 + np.flatnonzero(text[start:end] == ord("\n"))
+    if len(borders) == 0 or borders[-1] != end:
+        borders = np.append(borders, end)
+    windows, left = [], start
+    while left < end:
+        right = int(borders[min(np.searchsorted(borders, left + window_bytes), len(borders) - 1)])
+        if _SHORTEST_SHARE * window_bytes <= right - left <= _LONGEST_SHARE * window_bytes:
+            windows.append((left, right))
+        left = right
+    return windows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The windows as rows of one vocabulary."""
+
+    tokens: np.ndarray  # int32 [rows, T + 1]: BOS, then T targets; the last inputs are the first T columns
+    scored: np.ndarray  # int64 [rows]: how many targets of each row count; the rest is padding
+    window: np.ndarray  # int64 [rows]: which window a row belongs to
+    scored_bytes: int  # exact bytes of the scored text
+
+    @property
+    def scored_tokens(self) -> int:
+        return int(self.scored.sum())
+
+    def mask(self) -> np.ndarray:
+        """Return bool [rows, T]: True where a target counts."""
+        return np.arange(self.tokens.shape[1] - 1) < self.scored[:, None]
+
+
+def encode_rows(
+    text: np.ndarray,
+    windows: list[tuple[int, int]],
+    tokenizer: Tokenizer,
+    *,
+    context_length: int,
+    padding: np.ndarray,
+    rng: np.random.Generator,
+) -> Rows:
+    """Encode ``windows`` of ``text`` and cut them into rows; ``padding`` are tokens of the training split (uint16)."""
+    encoded = tokenizer.encode_batch([text[start:end].tobytes().decode() for start, end in windows], num_threads=2)
+    rows, scored, window = [], [], []
+    for index, ids in enumerate(encoded):
+        for position in range(0, len(ids), context_length):
+            piece = ids[position : position + context_length]
+            row = np.empty(context_length + 1, dtype=np.int32)
+            row[0] = tokenizer.bos_token_id
+            row[1 : 1 + len(piece)] = piece
+            fill = context_length - len(piece)
+            offset = int(rng.integers(0, len(padding) - fill))
+            row[1 + len(piece) :] = padding[offset : offset + fill]
+            rows.append(row)
+            scored.append(len(piece))
+            window.append(index)
+    tokens = np.stack(rows)
+    result = Rows(
+        tokens=tokens,
+        scored=np.array(scored),
+        window=np.array(window),
+        scored_bytes=sum(end - start for start, end in windows),
+    )
+    counted = int(tokenizer.token_bytes[tokens[:, 1:][result.mask()]].sum())
+    if counted != result.scored_bytes:
+        raise ValueError(f"the rows hold {counted} bytes, the windows {result.scored_bytes}: the tokenizer is not lossless")
+    return result

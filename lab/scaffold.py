@@ -1,0 +1,74 @@
+"""Making a folder a lab: the files that a lab has, where they are missing, and a repository around them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from .config import CONFIG_NAME, ProfileName, load_config, render_config
+from .errors import GitError, NotReadyError
+from .files import write_atomically
+from .git import GitRepository
+from .paths import TRAIN_FILE
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+_GITIGNORE = "/.autoresearch/\n/progress.png\n/results.tsv\n__pycache__/\n"
+
+
+def create_lab(folder: Path, *, budget_seconds: float | None = None, profile: ProfileName = "cpu") -> list[str]:
+    """Write what is missing of a lab into ``folder`` and return the names; nothing that exists is changed.
+
+    A new folder becomes a git repository with one commit. In a repository that has commits the new files stay uncommitted,
+    for its owner to look at. Raises `NotReadyError` inside another repository's working tree, unless that ignores the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    git = _repository(folder)
+    wanted = {
+        CONFIG_NAME: render_config(budget_seconds=budget_seconds or 300.0, profile=profile).encode(),
+        "program.md": (_PACKAGE / "program.md").read_bytes(),
+        "AGENTS.md": (_PACKAGE / "AGENTS.md").read_bytes(),
+        TRAIN_FILE: (_PACKAGE / "trainer" / "train.py").read_bytes(),
+        ".mcp.json": _mcp_json(folder).encode(),
+        ".gitignore": _GITIGNORE.encode(),
+    }
+    made = []
+    for name, content in wanted.items():
+        path = folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content, beneath=folder)
+            made.append(name)
+    load_config(folder / CONFIG_NAME)  # an existing file that is broken is told now
+    if git.head_commit() is None:
+        files = {name: (folder / name).read_bytes() for name in wanted}
+        git.initial_commit(files, "A lab, made by autoresearch init\n", int(time.time()))
+    return made
+
+
+def _repository(folder: Path) -> GitRepository:
+    """Return the repository whose top is ``folder``, creating it where that hides nothing from another one."""
+    if (folder / ".git").exists():
+        return GitRepository.discover(folder)
+    try:
+        around = GitRepository.discover(folder)
+    except GitError:
+        return GitRepository.create(folder)
+    if not around.is_ignored(folder.relative_to(around.root).as_posix()):
+        raise NotReadyError(
+            f"{folder} lies inside the repository {around.root}, and a lab is a repository of its own. "
+            f"Run `autoresearch init {around.root}`, or choose a folder that git ignores or that lies outside."
+        )
+    return GitRepository.create(folder)
+
+
+def _mcp_json(folder: Path) -> str:
+    command = shutil.which("autoresearch", path=str(Path(sys.executable).parent)) or "autoresearch"
+    return (
+        '{\n  "mcpServers": {\n    "autoresearch": {\n      "type": "stdio",\n'
+        f'      "command": "{command}",\n      "args": ["serve", "--lab", "{folder}"],\n'
+        '      "env": { "AUTORESEARCH_MAX_WAIT": "110" },\n      "timeout": 900000\n    }\n  }\n}\n'
+    )

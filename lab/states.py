@@ -1,0 +1,68 @@
+"""The states of runs and experiments, with the legal moves beside them; an illegal move raises."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """Where one execution of a candidate stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+    def move_to(self, new: RunState) -> RunState:
+        """Return ``new`` if the move is legal; a running run goes back to the queue when its runner died."""
+        if new not in _RUN_MOVES[self]:
+            raise ValueError(f"a {self} run cannot become {new}")
+        return new
+
+
+_RUN_MOVES = {
+    RunState.QUEUED: {RunState.RUNNING, RunState.FINISHED},
+    RunState.RUNNING: {RunState.FINISHED, RunState.QUEUED},
+    RunState.FINISHED: set(),
+}
+
+
+class Outcome(StrEnum):
+    """How a run ended, as the referee saw it."""
+
+    SCORED = "scored"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    INVALID = "invalid"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class Verdict(StrEnum):
+    """What the server concludes about an experiment; None in a record means: not judged yet."""
+
+    IMPROVED = "improved"
+    WITHIN_NOISE = "within_noise"
+    WORSE = "worse"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    INVALID = "invalid"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+    def has_number(self) -> bool:
+        """True where a certified val_bpb exists."""
+        return self in (Verdict.IMPROVED, Verdict.WITHIN_NOISE, Verdict.WORSE)
+
+
+class Decision(StrEnum):
+    """What became of an experiment."""
+
+    PENDING = "pending"
+    KEPT = "kept"
+    REVERTED = "reverted"
+
+    def move_to(self, new: Decision) -> Decision:
+        """Return ``new`` if the move is legal: a decision is made once."""
+        if self is not Decision.PENDING or new is Decision.PENDING:
+            raise ValueError(f"a {self} experiment cannot become {new}")
+        return new

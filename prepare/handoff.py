@@ -1,0 +1,65 @@
+"""Serialising a model together with its classes, and saying what stands in the way when that fails.
+
+The file is a pickle: it may be opened only inside a scoring process that is treated as the candidate's own.
+"""
+
+from __future__ import annotations
+
+import io
+import types
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import torch
+
+
+def uncompiled(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the module behind ``torch.compile``, or ``model`` itself."""
+    return getattr(model, "_orig_mod", model)
+
+
+def save_model(model: torch.nn.Module, path: Path) -> None:
+    """Write the uncompiled module in evaluation mode to ``path``; classes of train.py travel by value."""
+    module = uncompiled(model)
+    module.eval()
+    module.zero_grad(set_to_none=True)
+    path.write_bytes(cloudpickle.dumps(module, protocol=5))
+
+
+def load_model(data: bytes, device: str) -> torch.nn.Module:
+    """Load what `save_model` wrote. Runs the candidate's code: call it only in a scoring process."""
+    model = cloudpickle.loads(data)
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"the candidate handed over a {type(model).__name__}, not a torch.nn.Module")
+    return model.to(device).eval()
+
+
+def describe_unserialisable(model: torch.nn.Module, error: Exception) -> str:
+    """Return a sentence that names the attribute or global which cannot be serialised, and the original error."""
+    for name, value in _reachable(model):
+        try:
+            cloudpickle.Pickler(io.BytesIO(), protocol=5).dump(value)
+        except Exception as inner:  # noqa: BLE001 - pickling foreign objects may raise anything
+            return f"{name} is a {type(value).__name__}, which cannot be serialised ({type(inner).__name__}: {inner})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _reachable(model: torch.nn.Module) -> list[tuple[str, Any]]:
+    """The attributes of every submodule and the globals that their methods use, the most specific first."""
+    found: list[tuple[str, Any]] = []
+    for path, module in model.named_modules():
+        owner = f"model.{path}" if path else "model"
+        internal = ("_parameters", "_buffers", "_modules")
+        found += [(f"{owner}.{key}", value) for key, value in vars(module).items() if key not in internal]
+        for cls in type(module).__mro__:
+            if cls.__module__ != "__main__":
+                continue
+            for method_name, method in vars(cls).items():
+                if isinstance(method, types.FunctionType):
+                    found += [
+                        (f"the global {name!r} used by {cls.__name__}.{method_name}", method.__globals__[name])
+                        for name in method.__code__.co_names
+                        if name in method.__globals__ and not isinstance(method.__globals__[name], type)
+                    ]
+    return found

@@ -1,0 +1,159 @@
+"""The candidate's side of an experiment: everything that `from prepare import ...` offers except the tokenizer.
+
+This code runs inside the candidate's process, so nothing here is a guarantee: the referee keeps the clock, holds the data
+back until it has started it, and scores the model elsewhere. It guarantees only that an honest train.py sees true values.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+
+from .channel import Channel
+from .handoff import describe_unserialisable, save_model, uncompiled
+from .loader import token_batches
+from .settings import CandidateSettings
+from .tokenizer import Tokenizer
+
+_settings = CandidateSettings.from_environment()
+_channel = Channel.from_fd(_settings.channel_fd)
+_scratch = Path(_settings.scratch)
+
+MAX_SEQ_LEN: int = _settings.context_length  # tokens in a row
+TIME_BUDGET: float = _settings.budget_seconds  # seconds of training, on the referee's clock
+SEED: int = _settings.seed
+PROFILE: str = _settings.profile
+DEVICE: str = _settings.device
+
+_SYNTHETIC_VOCABULARY = 256  # ids below this exist in every prepared vocabulary
+_REPORT_INTERVAL_SECONDS = 0.1
+_REHEARSAL_LIMIT_SECONDS = 120.0
+_SECONDS = struct.Struct("<d")
+
+_tokens: dict[int, np.ndarray] = {}  # vocabulary size -> uint16 tokens of the training split, mapped read-only
+_clock: mmap.mmap | None = None  # one float64 that the referee keeps writing: seconds left
+_last_seconds_left = math.inf
+_seconds_to_save = 0.0
+_last_report = -math.inf
+
+
+def synthetic_batch(B: int, T: int) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
+    """Return random ``(inputs, targets)``, int64 [B, T] on DEVICE: for compilation and warm-up before the clock starts."""
+    tokens = torch.randint(_SYNTHETIC_VOCABULARY, (B, T + 1), device=DEVICE)
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+
+def rehearse(model: torch.nn.Module) -> None:
+    """Serialise ``model``, load it in a fresh process and run one forward there, as the scorer will.
+
+    Call it before the data is opened: what cannot be handed over fails here in seconds, not after the budget. Also
+    measures how long saving takes, which `seconds_left` then sets aside. Ends the process with the reason on failure.
+    """
+    global _seconds_to_save
+    path = _scratch / "rehearsal.pkl"
+    started = time.monotonic()
+    try:
+        save_model(model, path)
+    except Exception as error:  # noqa: BLE001 - whatever pickling a candidate's object raises is the answer
+        sys.exit(f"rehearse: the model cannot be handed over: {describe_unserialisable(uncompiled(model), error)}")
+    _seconds_to_save = 2 * (time.monotonic() - started) + 0.05
+    worker = Path(__file__).with_name("scoring_worker.py")
+    command = [sys.executable, "-s", "-B", str(worker), "--rehearse", str(path), str(MAX_SEQ_LEN), DEVICE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_REHEARSAL_LIMIT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"rehearse: one forward of the loaded model took more than {_REHEARSAL_LIMIT_SECONDS:.0f} s")
+    finally:
+        path.unlink(missing_ok=True)
+    if done.returncode != 0:
+        sys.exit(f"rehearse: the model does not work in a fresh process, where it is scored:\n{done.stderr[-2000:]}")
+
+
+def make_dataloader(
+    tokenizer: Tokenizer,
+    B: int,  # noqa: N803
+    T: int,  # noqa: N803
+    split: str = "train",
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Open the training data and return an endless iterator of ``(inputs, targets, epoch)``.
+
+    Inputs and targets are int64 [B, T] on DEVICE; each row of inputs starts with BOS. **The first call starts the clock.**
+    Raises `PermissionError` for any split but "train".
+    """
+    if split != "train":
+        raise PermissionError(
+            f"make_dataloader(split={split!r}): a candidate sees only 'train'. The referee scores the validation split "
+            "itself, after evaluate_bpb(model, tokenizer, batch_size)."
+        )
+    if T > MAX_SEQ_LEN:
+        raise ValueError(f"make_dataloader(T={T}): rows are at most MAX_SEQ_LEN = {MAX_SEQ_LEN} tokens")
+    tokens = _open_tokens(tokenizer.vocab_size)
+    return _tensors(token_batches(tokens, B, T, tokenizer.bos_token_id, SEED))
+
+
+def seconds_left() -> float:
+    """Return the training seconds left on the referee's clock, less the rehearsed time to save; never goes up."""
+    global _last_seconds_left
+    left = TIME_BUDGET if _clock is None else _SECONDS.unpack_from(_clock)[0]
+    _last_seconds_left = min(_last_seconds_left, left)
+    return _last_seconds_left - _seconds_to_save
+
+
+def report(step: int, **metrics: float) -> None:
+    """Send one point of the live curve (at most ten a second are sent; the rest are dropped). Never scored."""
+    global _last_report
+    now = time.monotonic()
+    if now - _last_report < _REPORT_INTERVAL_SECONDS:
+        return
+    _last_report = now
+    _channel.send({"type": "report", "step": int(step), "metrics": {k: float(v) for k, v in metrics.items()}})
+
+
+def evaluate_bpb(model: torch.nn.Module, tokenizer: Tokenizer, batch_size: int) -> NoReturn:
+    """Hand the model over to the referee and end this process. The val_bpb is certified elsewhere; see `history`."""
+    save_model(model, _scratch / "model.pkl")
+    _channel.send({"type": "handoff", "vocab_size": tokenizer.vocab_size, "batch_size": int(batch_size)})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _open_tokens(vocab_size: int) -> np.ndarray:
+    global _clock
+    if vocab_size not in _tokens:
+        if DEVICE != "cpu":
+            torch.cuda.synchronize()
+        _channel.send({"type": "open_train", "vocab_size": vocab_size})
+        frame = _channel.receive()
+        if frame.header["type"] != "start":
+            sys.exit(f"make_dataloader: {frame.header.get('message', 'the referee refused the data')}")
+        tokens_fd, clock_fd = frame.fds
+        mapped = mmap.mmap(tokens_fd, 0, prot=mmap.PROT_READ)
+        if _clock is None:
+            _clock = mmap.mmap(clock_fd, _SECONDS.size, prot=mmap.PROT_READ)
+        os.close(tokens_fd)
+        os.close(clock_fd)
+        _tokens[vocab_size] = np.frombuffer(mapped, dtype=np.uint16)
+    return _tokens[vocab_size]
+
+
+def _tensors(
+    batches: Iterator[tuple[np.ndarray, np.ndarray, int]],
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    pinned = DEVICE != "cpu"
+    for inputs, targets, epoch in batches:
+        x, y = torch.from_numpy(inputs), torch.from_numpy(targets)
+        if pinned:
+            x, y = x.pin_memory().to(DEVICE, non_blocking=True), y.pin_memory().to(DEVICE, non_blocking=True)
+        yield x, y, epoch

@@ -1,0 +1,97 @@
+"""The process in which a candidate's model is loaded and run for scoring. Started fresh for every run, twice.
+
+It shares its address space with the candidate's code, so nothing it says is trusted: the bulk pass answers with *claimed*
+nats, the audit pass with logits whose log-softmax the referee takes itself. Run by path, with the socket's number:
+
+    scoring_worker.py FD DEVICE                        serve: ready, load, bulk, audit
+    scoring_worker.py --rehearse MODEL LENGTH DEVICE   load the model and run one forward
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+
+from prepare.channel import Channel, ChannelClosedError, Frame
+from prepare.handoff import load_model
+
+_MESSAGE_LIMIT = 2000
+
+
+def serve(channel: Channel, device: str) -> None:
+    """Answer the referee's requests until it closes the channel."""
+    channel.send({"type": "ready"})
+    model: torch.nn.Module | None = None
+    while True:
+        try:
+            frame = channel.receive()
+        except ChannelClosedError:
+            return
+        try:
+            if frame.header["type"] == "load":
+                with os.fdopen(frame.fds[0], "rb") as file:
+                    model = load_model(file.read(), device)
+                channel.send({"type": "loaded"})
+                continue
+            assert model is not None, "load comes first"
+            answer = bulk(model, frame, device) if frame.header["type"] == "bulk" else audit(model, frame, device)
+            channel.send({"type": "answer", "shape": list(answer.shape)}, memoryview(answer.tobytes()))
+        except Exception:  # noqa: BLE001 - whatever the candidate's model raises is reported, never trusted
+            channel.send({"type": "error", "message": traceback.format_exc()[-_MESSAGE_LIMIT:]})
+
+
+@torch.inference_mode()
+def bulk(model: torch.nn.Module, frame: Frame, device: str) -> np.ndarray:
+    """Rows int32 [n, T + 1] -> claimed nats float32 [n, T]: -log p(row[t + 1] | row[: t + 1])."""
+    rows = _array(frame.payload, frame.header["rows"]).to(device)
+    logits = _logits(model, rows[:, :-1].contiguous(), frame.header["vocab_size"])
+    targets = rows[:, 1:, None]
+    return -logits.float().log_softmax(-1).gather(2, targets)[..., 0].cpu().numpy()
+
+
+@torch.inference_mode()
+def audit(model: torch.nn.Module, frame: Frame, device: str) -> np.ndarray:
+    """Rows int32 [n, T] and one cut each -> logits float32 [n, V] at the cut."""
+    rows = _array(frame.payload, frame.header["rows"]).to(device)
+    logits = _logits(model, rows, frame.header["vocab_size"])
+    cuts = torch.tensor(frame.header["cuts"], device=device)
+    return logits[torch.arange(len(cuts), device=device), cuts].float().cpu().numpy()
+
+
+def _array(payload: bytes, shape: list[int]) -> torch.Tensor:
+    return torch.from_numpy(np.frombuffer(payload, dtype=np.int32).reshape(shape).astype(np.int64))
+
+
+def _logits(model: torch.nn.Module, inputs: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    logits: Any = model(inputs)
+    expected = (*inputs.shape, vocab_size)
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise TypeError(f"model(idx) must return logits of shape {expected}; it returned {got}")
+    return logits
+
+
+def rehearse(path: str, length: int, device: str) -> None:
+    """Load the model and run it once on random tokens; raises what the scorer would meet."""
+    model = load_model(Path(path).read_bytes(), device)
+    inputs = torch.randint(256, (1, length), device=device)
+    with torch.inference_mode():
+        logits = model(inputs)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 3 or tuple(logits.shape[:2]) != (1, length):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise TypeError(f"model(idx) must return logits of shape (1, {length}, vocabulary); it returned {got}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--rehearse":
+        rehearse(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    else:
+        serve(Channel.from_fd(int(sys.argv[1])), sys.argv[2])

@@ -1,0 +1,157 @@
+"""The MCP application: the tools of `tools.catalog` over a lab, and the one place where domain errors become MCP errors.
+
+A tool runs in a worker thread and may be abandoned by its client at any moment; training never depends on a request. The
+lab is opened by the first call, so a client sees the tools at once, and a folder that is no lab yet gets an answer that
+says which command makes one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+
+from ..lab.dispatch import dispatch
+from ..lab.errors import LabError
+from ..lab.executor import Progress
+from ..lab.lab import Lab
+from ..prepare.errors import PrepareError
+from ..tools.catalog import TOOLS, Tool
+from ..tools.results import Answer
+from .instructions import INSTRUCTIONS
+
+_DISPATCH_SECONDS = 1.0
+_INJECTED = ("lab", "on_progress")
+
+
+class LabHolder:
+    """Opens the lab when it is first needed, and keeps its queue moving while the server lives."""
+
+    def __init__(self, open_lab: Callable[[], Lab]) -> None:
+        self._open = open_lab
+        self._lock = threading.Lock()
+        self._lab: Lab | None = None
+
+    def get(self) -> Lab:
+        with self._lock:
+            if self._lab is None:
+                self._lab = self._open()
+            return self._lab
+
+    async def keep_dispatching(self) -> None:
+        """Start queued runs and record finished ones even when no tool is called."""
+        while True:
+            await anyio.sleep(_DISPATCH_SECONDS)
+            if self._lab is not None:
+                await anyio.to_thread.run_sync(_dispatch_quietly, self._lab)
+
+    def close(self) -> None:
+        if self._lab is not None:
+            self._lab.close()
+
+
+def build_server(open_lab: Callable[[], Lab]) -> MCPServer:
+    """Return the MCP server; ``open_lab`` is called once, by the first tool call."""
+    holder = LabHolder(open_lab)
+
+    @asynccontextmanager
+    async def lifespan(_: MCPServer) -> AsyncIterator[LabHolder]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(holder.keep_dispatching)
+            try:
+                yield holder
+            finally:
+                tasks.cancel_scope.cancel()
+                holder.close()
+
+    server = MCPServer(
+        "autoresearch",
+        title="autoresearch: ML research with a referee",
+        version=version("autoresearch-mcp"),
+        instructions=INSTRUCTIONS,
+        lifespan=lifespan,
+    )
+    for tool in TOOLS:
+        server.add_tool(
+            _handler(tool, holder),
+            name=tool.name,
+            title=tool.title,
+            description=inspect.getdoc(tool.function),
+            annotations=ToolAnnotations(
+                title=tool.title,
+                read_only_hint=tool.read_only,
+                destructive_hint=tool.destructive,
+                idempotent_hint=tool.idempotent,
+                open_world_hint=tool.open_world,
+            ),
+        )
+    return server
+
+
+def serve_stdio(folder: Path, *, budget_seconds: float | None = None) -> None:
+    """Serve the lab around ``folder`` on standard input and output until the client closes it."""
+    build_server(partial(Lab.open, folder, budget_seconds=budget_seconds)).run()
+
+
+def _handler(tool: Tool, holder: LabHolder) -> Callable[..., Any]:
+    """Return a coroutine function with the tool's own parameters, without the lab that the server supplies."""
+    hints = get_type_hints(tool.function, include_extras=True)
+    takes_progress = "on_progress" in hints
+
+    async def handle(ctx: Context, **arguments: Any) -> CallToolResult:
+        extra = {"on_progress": partial(_report_progress, ctx)} if takes_progress else {}
+        call = partial(_call, tool, holder, arguments, extra)
+        answer = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        return CallToolResult(
+            content=[TextContent(type="text", text=answer.text())],
+            structured_content=answer.model_dump(mode="json"),
+        )
+
+    parameters = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(tool.function).parameters.items()
+        if name not in _INJECTED
+    ]
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=Context)
+    result_type = Annotated[CallToolResult, hints["return"]]
+    signature = inspect.Signature([*parameters, context], return_annotation=result_type)
+    handle.__signature__ = signature  # type: ignore[attr-defined]
+    handle.__annotations__ = {**{p.name: p.annotation for p in parameters}, "ctx": Context, "return": result_type}
+    handle.__name__ = tool.name
+    return handle
+
+
+def _call(tool: Tool, holder: LabHolder, arguments: dict[str, Any], extra: dict[str, Any]) -> Answer:
+    """Run a tool; the only place that turns the lab's errors into what the model reads."""
+    try:
+        return tool.function(holder.get(), **arguments, **extra)
+    except (LabError, PrepareError) as error:
+        raise ToolError(str(error)) from error
+
+
+def _report_progress(ctx: Context, progress: Progress) -> None:
+    left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
+    loss = "".join(f", {name} {value:.4g}" for name, value in (progress.metrics or {}).items() if name == "loss")
+    total = None if progress.seconds_left is None else progress.elapsed_seconds + progress.seconds_left
+    anyio.from_thread.run(ctx.report_progress, progress.elapsed_seconds, total, f"{progress.phase}{left}{loss}")
+
+
+def _dispatch_quietly(lab: Lab) -> None:
+    """Dispatch between calls; what fails here fails again, and is told, in the next call."""
+    try:
+        dispatch(lab)
+    except LabError:
+        return

@@ -1,0 +1,1 @@
+"""The built-in researcher: it drives a lab through the MCP tools exactly as an agent would."""

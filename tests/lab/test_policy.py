@@ -1,0 +1,202 @@
+import math
+from itertools import product
+
+import pytest
+from autoresearch_mcp.lab.policy import (
+    LARGEST_ERROR_SHARE,
+    SMALLEST_GAIN_SIGMAS,
+    Z_THRESHOLD,
+    Measurement,
+    confidence_word,
+    judge,
+    normal_cdf,
+)
+from autoresearch_mcp.lab.states import Outcome, Verdict
+from hypothesis import given
+from hypothesis import strategies as st
+
+SIGMA = 0.02
+
+scores = st.floats(min_value=0.5, max_value=8.0)
+sigmas = st.floats(min_value=1e-4, max_value=0.5)
+errors = st.floats(min_value=0.0, max_value=0.1)
+run_counts = st.integers(min_value=1, max_value=20)
+
+
+def measured(val_bpb: float, standard_error: float = 0.0, runs: int = 1) -> Measurement:
+    return Measurement(val_bpb=val_bpb, standard_error=standard_error, runs=runs)
+
+
+def scored(child: float, parent: float, *, lines_delta: int = 0, sigma_is_prior: bool = True):
+    return judge(
+        Outcome.SCORED,
+        measured(child),
+        measured(parent),
+        sigma=SIGMA,
+        sigma_is_prior=sigma_is_prior,
+        lines_delta=lines_delta,
+    )
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.SCORED])
+def test_an_outcome_without_a_number_is_a_verdict_of_the_same_name_and_never_keepable(outcome):
+    judgement = judge(outcome, None, measured(2.0), sigma=SIGMA, sigma_is_prior=True)
+    assert judgement.verdict.value == outcome.value
+    assert not judgement.keepable
+    assert judgement.delta is judgement.standard_error is judgement.z is judgement.confidence is None
+    assert judgement.reason
+
+
+def test_a_number_that_came_with_a_failed_outcome_is_ignored():
+    judgement = judge(Outcome.INVALID, measured(0.1), measured(2.0), sigma=SIGMA, sigma_is_prior=True)
+    assert (judgement.verdict, judgement.keepable, judgement.delta) == (Verdict.INVALID, False, None)
+
+
+def test_the_baseline_is_improved_and_keepable():
+    judgement = judge(Outcome.SCORED, measured(2.0), None, sigma=SIGMA, sigma_is_prior=True)
+    assert (judgement.verdict, judgement.keepable) == (Verdict.IMPROVED, True)
+    assert judgement.reason == "the baseline: the first measured result of the session"
+
+
+def test_a_large_gain_is_improved_and_keepable():
+    judgement = scored(1.9, 2.0)
+    assert (judgement.verdict, judgement.keepable) == (Verdict.IMPROVED, True)
+    assert judgement.delta == pytest.approx(-0.1)
+    assert judgement.standard_error == pytest.approx(SIGMA * math.sqrt(2))
+    assert judgement.z == pytest.approx(0.1 / (SIGMA * math.sqrt(2)))
+
+
+def test_a_large_loss_is_worse_and_not_keepable_however_few_its_lines():
+    judgement = scored(2.1, 2.0, lines_delta=-100)
+    assert (judgement.verdict, judgement.keepable) == (Verdict.WORSE, False)
+
+
+def test_a_small_gain_within_noise_may_be_kept_under_the_gate_any():
+    judgement = scored(1.99, 2.0)
+    assert (judgement.verdict, judgement.keepable) == (Verdict.WITHIN_NOISE, True)
+
+
+def test_a_small_loss_within_noise_may_be_kept_only_with_fewer_lines():
+    assert not scored(2.01, 2.0).keepable
+    assert not scored(2.01, 2.0, lines_delta=3).keepable
+    simpler = scored(2.01, 2.0, lines_delta=-3)
+    assert simpler.keepable
+    assert "simpler, with 3 fewer lines" in simpler.reason
+
+
+def test_an_equal_number_is_not_better_but_may_be_simpler():
+    assert not scored(2.0, 2.0).keepable
+    assert scored(2.0, 2.0, lines_delta=-1).keepable
+    assert "equal to" in scored(2.0, 2.0).reason
+
+
+def test_the_reason_has_four_decimals_and_says_when_sigma_is_a_prior():
+    prior = scored(1.99, 2.0).reason
+    assert "1.9900" in prior
+    assert "2.0000" in prior
+    assert "0.0100 better" in prior
+    assert "sigma 0.0200, a prior" in prior
+    own = scored(1.99, 2.0, sigma_is_prior=False).reason
+    assert "prior" not in own
+    assert "measured" in own
+    assert "\n" not in prior
+
+
+@pytest.mark.parametrize("with_parent", [True, False])
+def test_a_number_certified_too_loosely_is_not_keepable_and_says_so(with_parent):
+    limit = LARGEST_ERROR_SHARE * SMALLEST_GAIN_SIGMAS * SIGMA
+    parent = measured(2.0) if with_parent else None
+    for standard_error, keepable in ((limit, True), (limit * 1.01, False)):
+        judgement = judge(
+            Outcome.SCORED, measured(1.9, standard_error), parent, sigma=SIGMA, sigma_is_prior=True, lines_delta=-5
+        )
+        assert judgement.verdict is Verdict.IMPROVED
+        assert judgement.keepable is keepable
+        assert ("a fifth of the smallest gain that counts" in judgement.reason) is not keepable
+
+
+@given(scores, scores, scores, sigmas, run_counts, run_counts)
+def test_a_lower_number_never_judges_worse(first, second, parent, sigma, child_runs, parent_runs):
+    low, high = sorted((first, second))
+    better, worse = (
+        judge(
+            Outcome.SCORED,
+            measured(value, runs=child_runs),
+            measured(parent, runs=parent_runs),
+            sigma=sigma,
+            sigma_is_prior=False,
+        )
+        for value in (low, high)
+    )
+    order = [Verdict.WORSE, Verdict.WITHIN_NOISE, Verdict.IMPROVED]
+    assert order.index(better.verdict) >= order.index(worse.verdict)
+    assert better.confidence >= worse.confidence
+    assert better.keepable >= worse.keepable
+
+
+@given(scores, scores, sigmas, errors, errors, run_counts, run_counts)
+def test_swapping_child_and_parent_mirrors_the_judgement(first, second, sigma, error_1, error_2, runs_1, runs_2):
+    one, other = measured(first, error_1, runs_1), measured(second, error_2, runs_2)
+    forth = judge(Outcome.SCORED, one, other, sigma=sigma, sigma_is_prior=False)
+    back = judge(Outcome.SCORED, other, one, sigma=sigma, sigma_is_prior=False)
+    assert forth.z == pytest.approx(-back.z)
+    assert forth.confidence + back.confidence == pytest.approx(1)
+    mirror = {Verdict.IMPROVED: Verdict.WORSE, Verdict.WORSE: Verdict.IMPROVED}
+    assert back.verdict is mirror.get(forth.verdict, Verdict.WITHIN_NOISE)
+
+
+@given(scores, scores, sigmas, errors, run_counts, st.integers(min_value=-50, max_value=50))
+def test_what_is_kept_is_never_worse_beyond_noise(child, parent, sigma, standard_error, runs, lines_delta):
+    judgement = judge(
+        Outcome.SCORED,
+        measured(child, standard_error, runs),
+        measured(parent),
+        sigma=sigma,
+        sigma_is_prior=True,
+        lines_delta=lines_delta,
+    )
+    if judgement.keepable:
+        assert judgement.verdict is not Verdict.WORSE
+        assert child < parent or lines_delta < 0
+    assert (judgement.verdict is Verdict.IMPROVED) == (judgement.z >= Z_THRESHOLD)
+
+
+@given(scores, scores, sigmas, run_counts)
+def test_more_runs_make_the_standard_error_smaller(child, parent, sigma, runs):
+    few, many = (
+        judge(Outcome.SCORED, measured(child, runs=n), measured(parent), sigma=sigma, sigma_is_prior=False)
+        for n in (runs, runs + 1)
+    )
+    assert many.standard_error < few.standard_error
+
+
+def test_the_normal_distribution_agrees_with_known_values():
+    for z, probability in ((0.0, 0.5), (Z_THRESHOLD, 0.95), (-Z_THRESHOLD, 0.05), (1.96, 0.975)):
+        assert normal_cdf(z) == pytest.approx(probability, abs=1e-4)
+
+
+def test_every_confidence_has_a_word():
+    words = [confidence_word(step / 1000) for step in range(1001)]
+    assert words[0] == "almost certainly not"
+    assert words[900] == "likely"
+    assert words[1000] == "almost certainly"
+
+
+@pytest.mark.parametrize("sigma", [0.0, -0.1, math.nan, math.inf])
+def test_a_sigma_that_is_not_positive_is_an_error(sigma):
+    with pytest.raises(ValueError, match="sigma"):
+        judge(Outcome.SCORED, measured(1.0), None, sigma=sigma, sigma_is_prior=True)
+
+
+def test_a_score_without_a_measurement_and_an_unknown_gate_are_errors():
+    with pytest.raises(ValueError, match="measurement"):
+        judge(Outcome.SCORED, None, None, sigma=SIGMA, sigma_is_prior=True)
+    with pytest.raises(ValueError, match="unknown gate 'hope'"):
+        judge(Outcome.SCORED, measured(1.0), None, sigma=SIGMA, sigma_is_prior=True, gate="hope")
+
+
+@pytest.mark.parametrize(("field", "value"), [*product(("val_bpb", "standard_error"), (math.nan, math.inf, -1.0)), ("runs", 0)])
+def test_a_measurement_that_is_no_number_cannot_be_made(field, value):
+    content = {"val_bpb": 2.0, "standard_error": 0.0, "runs": 1} | {field: value}
+    with pytest.raises(ValueError, match=field):
+        Measurement(**content)

@@ -1,0 +1,138 @@
+"""From the lab's records to the tools' answers; what several tools say is said here once."""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+from ..lab.candidate import check_candidate
+from ..lab.dispatch import current_progress
+from ..lab.errors import LabError
+from ..lab.experiments import WORKSPACE
+from ..lab.lab import Lab
+from ..lab.records import Experiment, Session
+from ..lab.states import Decision, Outcome
+from .results import ExperimentAnswer, ExperimentSummary, State
+
+LOG_TAIL_LINES = 20
+LOG_TAIL_CHARACTERS = 2_000
+_LINE_CHARACTERS = 300
+_NOTE_CHARACTERS = 200
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def summarise(experiment: Experiment) -> ExperimentSummary:
+    """Return the line of a table for one experiment; long texts are cut."""
+    return ExperimentSummary(
+        id=experiment.id,
+        session=experiment.session,
+        description=shorten(experiment.description, _NOTE_CHARACTERS),
+        parent=experiment.parent,
+        verdict=experiment.verdict,
+        decision=experiment.decision,
+        val_bpb=_rounded(experiment.val_bpb, 6),
+        delta=_rounded(experiment.delta, 6),
+        confidence=_rounded(experiment.confidence, 4),
+        note=shorten(experiment.note, _NOTE_CHARACTERS),
+    )
+
+
+def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
+    """Return where an experiment stands, with the calls that make sense now."""
+    session = lab.ledger.session(experiment.session)
+    assert session is not None
+    champion = lab.champion(session)
+    finished = experiment.verdict is not None
+    progress = None if finished else current_progress(lab, experiment.id)
+    last_run = lab.ledger.runs(experiment.id)[-1]
+    result = last_run.result
+    failed = result is not None and result.outcome not in (Outcome.SCORED, Outcome.CANCELLED)
+    return ExperimentAnswer(
+        experiment=summarise(experiment),
+        state=cast(State, "finished" if progress is None else progress.phase),
+        hypothesis=shorten(experiment.hypothesis, 500),
+        standard_error=_rounded(experiment.standard_error, 8),
+        z=_rounded(experiment.z, 3),
+        keepable=experiment.keepable and experiment.decision is Decision.PENDING,
+        reason=experiment.reason,
+        elapsed_seconds=progress.elapsed_seconds if progress else (result.elapsed_seconds if result else None),
+        seconds_left=progress.seconds_left if progress else None,
+        step=progress.step if progress else (result.steps if result else None),
+        metrics=dict(progress.metrics or {}) if progress else {},
+        champion=None if champion is None else champion.id,
+        champion_val_bpb=None if champion is None else _rounded(champion.val_bpb, 6),
+        log_tail=log_tail(lab.executor.log(last_run.attempt_id, offset=0, limit=1 << 22)) if failed else [],
+        warnings=_warnings(lab, experiment),
+        next=_next_calls(experiment, progress.elapsed_seconds if progress else 0.0, session),
+        ledger_head=lab.ledger.head(),
+    )
+
+
+def log_tail(log: bytes, *, lines: int = LOG_TAIL_LINES, characters: int = LOG_TAIL_CHARACTERS) -> list[str]:
+    """Return the last lines of a log as plain text: no control characters, no long lines, a bounded size."""
+    kept: list[str] = []
+    room = characters
+    for line in reversed(clean(log).splitlines()):
+        if len(kept) >= lines or room <= 0:
+            break
+        line = shorten(line, min(_LINE_CHARACTERS, room))
+        room -= len(line) + 1
+        kept.append(line)
+    return kept[::-1]
+
+
+def clean(data: bytes) -> str:
+    """Decode a candidate's output without what could move a cursor or hide text."""
+    return _CONTROL.sub("", data.decode(errors="replace").replace("\r\n", "\n"))
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return at most ``limit`` characters on one line."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+
+
+def next_without_experiment(lab: Lab, session: Session | None) -> list[str]:
+    """The calls that make sense when nothing is in flight."""
+    if session is None:
+        return ["start_session(tag='...')"]
+    undecided = undecided_ids(lab, session)
+    if undecided:
+        return [f"wait_experiment('{undecided[0]}'), then keep or revert it"]
+    if session.champion is None:
+        return ["run_experiment(description='baseline') with the unchanged trainer/train.py"]
+    return ["edit trainer/train.py, then run_experiment(description='...', hypothesis='...')"]
+
+
+def undecided_ids(lab: Lab, session: Session) -> list[str]:
+    """Return the experiments of a session that run, or wait for a decision."""
+    pending = lab.ledger.experiments("session = ? AND decision = ?", session.tag, Decision.PENDING)
+    return [experiment.id for experiment in pending]
+
+
+def _next_calls(experiment: Experiment, elapsed_seconds: float, session: Session) -> list[str]:
+    if experiment.verdict is None:
+        return [
+            f"wait_experiment('{experiment.id}', after={elapsed_seconds:.1f})",
+            f"cancel_experiment('{experiment.id}')",
+        ]
+    if experiment.decision is Decision.PENDING:
+        revert = f"revert('{experiment.id}', lesson='...')"
+        return [f"keep('{experiment.id}', reason='...')", revert] if experiment.keepable else [revert]
+    if session.champion is None:
+        return [f"repair trainer/train.py and run_experiment again, or revert('{WORKSPACE}')"]
+    return ["edit trainer/train.py, then run_experiment(description='...', hypothesis='...')"]
+
+
+def _warnings(lab: Lab, experiment: Experiment) -> list[str]:
+    source = lab.ledger.blob(experiment.candidate_sha256)
+    if source is None or experiment.verdict is not None:
+        return []
+    try:
+        return list(check_candidate(source, None).warnings)
+    except LabError:
+        return []
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,55 @@
+"""read_program: the rules in force, the human's strategy, and where research stands."""
+
+from __future__ import annotations
+
+from ..lab.dispatch import dispatch
+from ..lab.errors import NotReadyError
+from ..lab.lab import Lab
+from .describe import next_without_experiment, summarise, undecided_ids
+from .results import ProgramAnswer
+
+RECENT = 10
+_PROGRAM_CHARACTERS = 5_000
+
+
+def read_program(lab: Lab) -> ProgramAnswer:
+    """Read this first, and again whenever you have lost track: the rules, program.md, the champion, the last experiments."""
+    dispatch(lab)
+    try:
+        session = lab.session()
+    except NotReadyError:
+        session = None
+    recent = lab.ledger.experiments("session = ?", session.tag, order="id DESC", limit=RECENT) if session else []
+    champion = lab.champion(session) if session else None
+    program = lab.program()
+    if len(program) > _PROGRAM_CHARACTERS:
+        program = program[:_PROGRAM_CHARACTERS] + "\n[cut here: read program.md in the lab for the rest]"
+    return ProgramAnswer(
+        rules=rules(lab),
+        program=program,
+        session=session.tag if session else None,
+        champion=summarise(champion) if champion else None,
+        recent=[summarise(experiment) for experiment in recent],
+        undecided=undecided_ids(lab, session) if session else [],
+        next=next_without_experiment(lab, session),
+        ledger_head=lab.ledger.head(),
+    )
+
+
+def rules(lab: Lab) -> list[str]:
+    """Return the rules that the server enforces, in plain sentences with the numbers in force."""
+    try:
+        config = lab.session_config(lab.session())
+    except NotReadyError:
+        config = lab.config()
+    clock = "wall-clock seconds" if config.clock_kind == "wall" else "seconds on all cores (CPU time)"
+    sigma = f"{config.sigma:g} bpb ({'a prior' if config.sigma_is_prior else 'set by the human'})"
+    return [
+        "Only trainer/train.py counts: the server runs its bytes with its own copy of everything else.",
+        f"Each experiment trains {config.budget.seconds:g} {clock}; the clock starts at the first make_dataloader call.",
+        "val_bpb is measured by the server in other processes, on text that train.py never sees; lower is better.",
+        "The seed is the server's. Runs have no corpus, no validation text and a fresh scratch folder.",
+        f"Gate '{config.gate.rule}': keep is allowed when val_bpb is below the parent's and not worse beyond noise, or when it "
+        f"is within noise and train.py got shorter. Noise between seeds: {sigma}.",
+        "Every candidate is stored; revert loses nothing. keep and revert are final for an experiment.",
+    ]

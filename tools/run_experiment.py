@@ -1,0 +1,33 @@
+"""run_experiment: try the train.py of the workspace."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ..lab.dispatch import wait
+from ..lab.experiments import propose
+from ..lab.lab import Lab
+from .describe import describe
+from .results import ExperimentAnswer
+from .waiting import OnProgress, bounded
+
+
+def run_experiment(
+    lab: Lab,
+    description: Annotated[str, Field(description="What changed, in one line (3 to 500 characters).")],
+    hypothesis: Annotated[str, Field(description="Why it should lower val_bpb.")] = "",
+    wait_seconds: Annotated[
+        float | None, Field(ge=0, description="How long to wait for the verdict; the server caps it.")
+    ] = None,
+    on_progress: OnProgress = None,
+) -> ExperimentAnswer:
+    """Train trainer/train.py as it is now for the fixed budget and certify its val_bpb.
+
+    The bytes are taken at this moment; you may edit the file afterwards. If it is not finished when the wait ends, call
+    wait_experiment. The same undecided bytes again return the same experiment.
+    """
+    experiment, _ = propose(lab, description=description, hypothesis=hypothesis)
+    experiment = wait(lab, experiment.id, bounded(lab, wait_seconds), on_progress)
+    return describe(lab, experiment)

@@ -1,0 +1,110 @@
+"""show_experiment: one experiment in full, a part at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..lab.candidate import unified_diff
+from ..lab.dispatch import dispatch
+from ..lab.lab import Lab
+from ..lab.records import Experiment
+from .describe import clean, describe
+from .results import PartAnswer
+
+PART_CHARACTERS = 8_000
+_CURVE_POINTS = 60
+_LOG_BYTES = 1 << 22
+
+
+def show_experiment(
+    lab: Lab,
+    experiment_id: Annotated[str, Field(description="Such as 'e0017'.")],
+    part: Annotated[
+        Literal["summary", "diff", "log", "curve"],
+        Field(description="summary: every number; diff: against the parent; log: what train.py printed; curve: its reports."),
+    ] = "summary",
+) -> PartAnswer:
+    """Show one experiment: its numbers, its diff, the end of its log, or its training curve."""
+    dispatch(lab)
+    experiment = lab.ledger.experiment(experiment_id)
+    content, omitted = {"summary": _summary, "diff": _diff, "log": _log, "curve": _curve}[part](lab, experiment)
+    others = [other for other in ("summary", "diff", "log", "curve") if other != part]
+    return PartAnswer(
+        id=experiment.id,
+        part=part,
+        content=content,
+        omitted=omitted,
+        next=[f"show_experiment('{experiment.id}', part='{other}')" for other in others],
+        ledger_head=lab.ledger.head(),
+    )
+
+
+def _summary(lab: Lab, experiment: Experiment) -> tuple[str, str]:
+    lines = [describe(lab, experiment).body(), f"commit {experiment.commit}, lines {experiment.lines}"]
+    for run in lab.ledger.runs(experiment.id):
+        lines.append(f"run {run.id}: {run.state}, attempt {run.attempt}, seed {run.seed}, device {run.device}")
+        if run.result is not None:
+            facts = {
+                name: value
+                for name in [
+                    "outcome",
+                    "claimed_bpb",
+                    "audits",
+                    "scored_bytes",
+                    "scored_tokens",
+                    "vocab_size",
+                    "startup_seconds",
+                    "elapsed_seconds",
+                    "wall_seconds",
+                    "cpu_seconds",
+                    "scoring_seconds",
+                    "total_seconds",
+                    "steps",
+                    "peak_memory_mb",
+                    "exit_code",
+                    "log_bytes",
+                ]
+                if (value := getattr(run.result, name)) is not None
+            }
+            lines.append(json.dumps(facts))
+            if run.result.guarantees:
+                lines += [f"guarantee: {name} ({how})" for name, how in run.result.guarantees.items()]
+    return _cut("\n".join(lines), keep_end=False)
+
+
+def _diff(lab: Lab, experiment: Experiment) -> tuple[str, str]:
+    source = lab.ledger.blob(experiment.candidate_sha256)
+    if experiment.parent is None:
+        return "(the baseline has no parent)", ""
+    parent = lab.ledger.blob(lab.ledger.experiment(experiment.parent).candidate_sha256)
+    assert source is not None
+    assert parent is not None
+    return _cut(unified_diff(parent, source), keep_end=False, hint=f"git show {experiment.commit[:12]} has the whole diff")
+
+
+def _log(lab: Lab, experiment: Experiment) -> tuple[str, str]:
+    run = lab.ledger.runs(experiment.id)[-1]
+    text = clean(lab.executor.log(run.attempt_id, limit=_LOG_BYTES)) if run.attempt_id else ""
+    content, omitted = _cut(text, keep_end=True, hint=f"the whole log: {lab.state.run(run.attempt_id).log}")
+    return "\n".join(f"> {line}" for line in content.splitlines()), omitted
+
+
+def _curve(lab: Lab, experiment: Experiment) -> tuple[str, str]:
+    run = lab.ledger.runs(experiment.id)[-1]
+    path = lab.state.run(run.attempt_id).curve
+    points = path.read_text().splitlines() if path.exists() else []
+    stride = max(1, -(-len(points) // _CURVE_POINTS))
+    shown = points[::stride]
+    omitted = f"{len(shown)} of {len(points)} points; all of them: {path}" if stride > 1 else ""
+    return "\n".join(shown), omitted
+
+
+def _cut(text: str, *, keep_end: bool, hint: str = "") -> tuple[str, str]:
+    if len(text) <= PART_CHARACTERS:
+        return text, ""
+    kept = text[-PART_CHARACTERS:] if keep_end else text[:PART_CHARACTERS]
+    side = "before" if keep_end else "after"
+    return kept, f"{len(text) - PART_CHARACTERS} characters left out {side} this; {hint}".rstrip("; ")

@@ -1,0 +1,63 @@
+"""status: where the lab stands, and what is enforced here."""
+
+from __future__ import annotations
+
+from ..lab.dispatch import dispatch
+from ..lab.errors import NotReadyError
+from ..lab.lab import Lab
+from ..lab.machine import device_class, device_of
+from ..lab.referee.harness import harness_sha256, package_root
+from ..lab.states import RunState
+from .describe import next_without_experiment, summarise, undecided_ids
+from .results import StatusAnswer
+
+ISOLATION = (
+    "Prevented here: train.py cannot start its own clock, see training data before it starts, report its own val_bpb, or "
+    "outlive its run. Only evident: whatever has this user's rights (an agent with a shell, a hostile train.py) can read and "
+    "change files of this user, the record included; `autoresearch verify` shows a changed record. Run the server as another "
+    "user, in a container or on another host to make that impossible."
+)
+
+
+def status(lab: Lab) -> StatusAnswer:
+    """Say where the lab stands: session, champion, what runs, what waits for a decision, what is enforced."""
+    dispatch(lab)
+    warnings = []
+    try:
+        session = lab.session()
+    except NotReadyError:
+        session = None
+    config = lab.session_config(session) if session else lab.config()
+    try:
+        conditions = lab.conditions()
+        corpus = f"{config.corpus.name} ({conditions['corpus']})"
+        if session is not None and lab.comparability_group() != session.group:
+            warnings.append("The conditions changed since the session began: start a new one for comparable numbers.")
+    except NotReadyError as error:
+        corpus = f"{config.corpus.name}, not prepared: {error}"
+    if harness_sha256(package_root()) != lab.harness():
+        warnings.append("The installed harness differs from the pinned one, which is used. To adopt it: autoresearch init")
+    if session is not None:
+        if (moved := lab.align_branch(session)) is not None:
+            warnings.append(moved)
+        if lab.train_file() != lab.champion_source(session):
+            warnings.append("trainer/train.py differs from the champion's: expected while an idea is being tried.")
+    champion = lab.champion(session) if session else None
+    device = device_of(config.profile)
+    running = lab.ledger.runs_in_state(RunState.RUNNING)
+    return StatusAnswer(
+        lab=str(lab.root),
+        session=session.tag if session else None,
+        champion=summarise(champion) if champion else None,
+        running=[run.experiment for run in running],
+        queued=[run.experiment for run in lab.ledger.runs_in_state(RunState.QUEUED)],
+        undecided=undecided_ids(lab, session) if session else [],
+        experiments=lab.ledger.count_experiments(),
+        corpus=corpus,
+        device=f"{device} ({device_class(config.profile)})",
+        device_free=not any(run.device == device for run in running),
+        isolation=ISOLATION,
+        warnings=warnings,
+        next=next_without_experiment(lab, session),
+        ledger_head=lab.ledger.head(),
+    )
