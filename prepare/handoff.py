@@ -5,13 +5,37 @@ The file is a pickle: it may be opened only inside a scoring process that is tre
 
 from __future__ import annotations
 
+import importlib
 import io
+import sys
 import types
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import torch
+
+
+class _ModelPickler(cloudpickle.Pickler):
+    """cloudpickle, and by reference what it would take apart although the fresh process can import it.
+
+    torch makes some of its modules and enums by hand: `torch.ops`, `torch.backends.*`, `SDPBackend`.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, types.ModuleType) and sys.modules.get(obj.__name__) is obj and obj.__name__ != "__main__":
+            return importlib.import_module, (obj.__name__,)
+        if isinstance(obj, type) and obj.__module__ != "__main__":
+            module = sys.modules.get(obj.__module__)
+            if module is not None and obj.__qualname__ != obj.__name__ and getattr(module, obj.__name__, None) is obj:
+                return getattr, (module, obj.__name__)
+        return super().reducer_override(obj)
+
+
+def _dumps(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _ModelPickler(buffer, protocol=5).dump(value)
+    return buffer.getvalue()
 
 
 def uncompiled(model: torch.nn.Module) -> torch.nn.Module:
@@ -24,7 +48,7 @@ def save_model(model: torch.nn.Module, path: Path) -> None:
     module = uncompiled(model)
     module.eval()
     module.zero_grad(set_to_none=True)
-    path.write_bytes(cloudpickle.dumps(module, protocol=5))
+    path.write_bytes(_dumps(module))
 
 
 def load_model(data: bytes, device: str) -> torch.nn.Module:
@@ -39,7 +63,7 @@ def describe_unserialisable(model: torch.nn.Module, error: Exception) -> str:
     """Return a sentence that names the attribute or global which cannot be serialised, and the original error."""
     for name, value in _reachable(model):
         try:
-            cloudpickle.Pickler(io.BytesIO(), protocol=5).dump(value)
+            _dumps(value)
         except Exception as inner:  # noqa: BLE001 - pickling foreign objects may raise anything
             return f"{name} is a {type(value).__name__}, which cannot be serialised ({type(inner).__name__}: {inner})"
     return f"{type(error).__name__}: {error}"

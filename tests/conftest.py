@@ -53,14 +53,15 @@ print("trained", step, "steps")
 evaluate_bpb(model, tokenizer, 16)
 '''
 
+_syllables = random.Random(0)
 _WORDS = [
-    "river", "stone", "lantern", "harbour", "winter", "copper", "garden", "signal", "meadow", "thunder", "paper", "window",
-    "silver", "morning", "engine", "forest", "bridge", "candle", "market", "shadow", "orchard", "pepper", "violin", "desert",
-]  # fmt: skip
+    "".join(_syllables.choice("bdfgklmnprstvz") + _syllables.choice("aeiou") for _ in range(_syllables.randint(1, 4)))
+    for _ in range(4000)
+]
 
 
 class WordsSource:
-    """A corpus of random sentences: real enough to learn letters from, and never the same 13 words twice."""
+    """A corpus of random sentences: words enough for a vocabulary of 2048, and never the same 13 in a row."""
 
     projects = tuple(
         Project(name=name, version="1", sha256=f"{index:064x}", split=split)

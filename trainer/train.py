@@ -47,6 +47,8 @@ SOFTCAP = 15.0  # logits are squashed smoothly into (-SOFTCAP, SOFTCAP)
 VALUE_EMBED_EVERY = 2  # every n-th block, counted from the last, gets value embeddings; 0 for none
 VALUE_GATE_CHANNELS = 32  # channels of the residual stream that steer the value embeddings' gates
 X0_LAMBDA_INIT = 0.1  # how much of the token embedding each block gets back at first
+INIT_STD = WIDTH**-0.5  # standard deviation of matrices and value embeddings; the output projections start at zero
+HEAD_STD = 0.001  # standard deviation of the output head: predictions start close to uniform
 
 # Batch
 TOTAL_BATCH_TOKENS = 2048 if CPU else 2**19  # tokens per optimizer step
@@ -56,10 +58,10 @@ EVAL_BATCH_ROWS = 8 if CPU else 128  # rows per forward pass when the model is s
 # Optimizer: AdamW's rates are stated for width 768 and scaled by 1/sqrt(width)
 EMBEDDING_LR = 0.3 if CPU else 0.6  # AdamW, token and value embeddings
 UNEMBEDDING_LR = 0.004  # AdamW, output head
-SCALAR_LR = 0.25 if CPU else 0.5  # AdamW, x0 lambdas; residual lambdas take a hundredth of it; not scaled by width
+SCALAR_LR = 0.05 if CPU else 0.5  # AdamW, x0 lambdas; residual lambdas take a hundredth of it; not scaled by width
 ADAM_BETA1 = 0.8  # decay of AdamW's first moment
 ADAM_BETA2 = 0.95  # decay of AdamW's second moment
-MATRIX_LR = 0.02 if CPU else 0.04  # Muon, every matrix inside the blocks
+MATRIX_LR = 0.04  # Muon, every matrix inside the blocks
 WEIGHT_DECAY = 0.2  # Muon's cautious decay, fading linearly to zero over the run
 MOMENTUM_START = 0.85  # Muon's momentum at the first step
 MOMENTUM = 0.95  # Muon's momentum after the ramp
@@ -68,7 +70,7 @@ MUON_BETA2 = 0.95  # decay of Muon's second moment, one per row or column
 ORTHOGONAL_STEPS = 5  # Polar Express iterations, at most 5
 
 # Schedule: fractions of the time budget on the server's clock
-WARMUP_FRACTION = 0.0  # rising learning rate
+WARMUP_FRACTION = 0.05  # rising learning rate
 WARMDOWN_FRACTION = 0.5  # falling learning rate
 FINAL_LR_FRACTION = 0.0  # learning rate at the very end, as a fraction of its peak
 
@@ -96,22 +98,23 @@ def rotate(x, cos, sin):
 class Linear(nn.Linear):
     """Bias-free projection in the dtype of its input, so that precision belongs to the model and not to its caller."""
 
-    def __init__(self, inputs, outputs):
+    def __init__(self, inputs, outputs, std):
         super().__init__(inputs, outputs, bias=False)
+        nn.init.uniform_(self.weight, -(3**0.5) * std, 3**0.5 * std)
 
-    def forward(self, x):
-        return F.linear(x, self.weight.to(x.dtype))
+    def forward(self, input):
+        return F.linear(input, self.weight.to(input.dtype))
 
 
 class Attention(nn.Module):
     def __init__(self, has_value_embedding):
         super().__init__()
         self.heads = WIDTH // HEAD_DIM
-        self.query = Linear(WIDTH, WIDTH)
-        self.key = Linear(WIDTH, WIDTH)
-        self.value = Linear(WIDTH, WIDTH)
-        self.out = Linear(WIDTH, WIDTH)
-        self.value_gate = Linear(VALUE_GATE_CHANNELS, self.heads) if has_value_embedding else None
+        self.query = Linear(WIDTH, WIDTH, INIT_STD)
+        self.key = Linear(WIDTH, WIDTH, INIT_STD)
+        self.value = Linear(WIDTH, WIDTH, INIT_STD)
+        self.out = Linear(WIDTH, WIDTH, 0.0)  # zero, as in the MLP: every block starts as the identity
+        self.value_gate = Linear(VALUE_GATE_CHANNELS, self.heads, 0.0) if has_value_embedding else None
 
     def forward(self, x, value_embedding, cos, sin, mask):
         B, T, _ = x.shape
@@ -119,7 +122,7 @@ class Attention(nn.Module):
         k = self.key(x).view(B, T, self.heads, HEAD_DIM)
         v = self.value(x).view(B, T, self.heads, HEAD_DIM)
         if self.value_gate is not None:
-            gate = 2 * torch.sigmoid(self.value_gate(x[..., :VALUE_GATE_CHANNELS]))  # zero weights: starts at 1
+            gate = 2 * torch.sigmoid(self.value_gate(x[..., :VALUE_GATE_CHANNELS]))  # starts at 1
             v = v + gate.unsqueeze(-1) * value_embedding.view(B, T, self.heads, HEAD_DIM)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, heads, T, head_dim]
@@ -134,8 +137,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self):
         super().__init__()
-        self.up = Linear(WIDTH, MLP_RATIO * WIDTH)
-        self.down = Linear(MLP_RATIO * WIDTH, WIDTH)
+        self.up = Linear(WIDTH, MLP_RATIO * WIDTH, INIT_STD)
+        self.down = Linear(MLP_RATIO * WIDTH, WIDTH, 0.0)
 
     def forward(self, x):
         return self.down(F.relu(self.up(x)).square())
@@ -155,16 +158,26 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """`model(idx)` is float32 logits [B, T, V] for idx int64 [B, T], T <= MAX_SEQ_LEN; `model(idx, targets)` the mean loss."""
 
+    cos: torch.Tensor
+    sin: torch.Tensor
+    mask: torch.Tensor
+
     def __init__(self, vocab_size):
         super().__init__()
         every = VALUE_EMBED_EVERY
-        layers = [every > 0 and (DEPTH - 1 - i) % every == 0 for i in range(DEPTH)]
+        has_values = [every > 0 and (DEPTH - 1 - i) % every == 0 for i in range(DEPTH)]
         self.embedding = nn.Embedding(vocab_size, WIDTH)
-        self.value_embeddings = nn.ModuleDict({str(i): nn.Embedding(vocab_size, WIDTH) for i in range(DEPTH) if layers[i]})
-        self.blocks = nn.ModuleList([Block(has) for has in layers])
+        self.value_embeddings = nn.ModuleDict()
+        for i in range(DEPTH):
+            if has_values[i]:
+                table = nn.Embedding(vocab_size, WIDTH)
+                nn.init.uniform_(table.weight, -(3**0.5) * INIT_STD, 3**0.5 * INIT_STD)
+                self.value_embeddings[str(i)] = table
+        self.blocks = nn.ModuleList([Block(has) for has in has_values])
         self.resid_lambdas = nn.Parameter(torch.ones(DEPTH))
         self.x0_lambdas = nn.Parameter(torch.full((DEPTH,), X0_LAMBDA_INIT))
-        self.head = Linear(WIDTH, vocab_size)
+        self.head = Linear(WIDTH, vocab_size, HEAD_STD)
+        nn.init.normal_(self.embedding.weight)
 
         frequencies = ROPE_BASE ** (-torch.arange(0, HEAD_DIM, 2).float() / HEAD_DIM)
         angles = torch.outer(torch.arange(MAX_SEQ_LEN).float(), frequencies).unsqueeze(1)
@@ -172,21 +185,6 @@ class GPT(nn.Module):
         self.register_buffer("sin", angles.sin().to(COMPUTE_DTYPE))
         size = MAX_SEQ_LEN if PLAIN_ATTENTION else 0
         self.register_buffer("mask", torch.full((size, size), -math.inf, dtype=COMPUTE_DTYPE).triu(1))
-
-    @torch.no_grad()
-    def init_weights(self):
-        """Every block starts as the identity (zero output projections), the head close to uniform predictions."""
-        bound = (3 / WIDTH) ** 0.5  # a uniform distribution with standard deviation 1/sqrt(width)
-        nn.init.normal_(self.embedding.weight)
-        nn.init.normal_(self.head.weight, std=0.001)
-        for embedding in self.value_embeddings.values():
-            nn.init.uniform_(embedding.weight, -bound, bound)
-        for block in self.blocks:
-            for layer in (block.attention.query, block.attention.key, block.attention.value, block.mlp.up):
-                nn.init.uniform_(layer.weight, -bound, bound)
-            for layer in (block.attention.out, block.mlp.down, block.attention.value_gate):
-                if layer is not None:
-                    nn.init.zeros_(layer.weight)
 
     def forward(self, idx, targets=None):
         T = idx.size(1)
@@ -228,35 +226,35 @@ def orthogonalise(matrices):
     return x.float()
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Momentum whose update is orthogonalised and then normalised per neuron; matrices of one shape move as one stack."""
 
     def __init__(self, matrices, lr):
         shapes = {}
         for matrix in matrices:
             shapes.setdefault(matrix.shape, []).append(matrix)
-        super().__init__([{"params": stack} for stack in shapes.values()], {"lr": lr, "momentum": 0.0, "decay": 0.0})
+        self.param_groups = [{"params": params, "lr": lr} for params in shapes.values()]
+        for group in self.param_groups:
+            weight = torch.stack(group["params"]).detach()
+            group["neuron_axis"] = -1 if weight.size(-2) >= weight.size(-1) else -2
+            group["average"] = torch.zeros_like(weight)
+            group["square"] = torch.zeros_like(weight.mean(group["neuron_axis"], keepdim=True))
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self):
         for group in self.param_groups:
-            params, lr, momentum = group["params"], group["lr"], group["momentum"]
-            state = self.state[params[0]]
+            params, lr, momentum, axis = group["params"], group["lr"], group["momentum"], group["neuron_axis"]
             weight = torch.stack(params)
             grad = torch.stack([p.grad for p in params])
             rows, cols = weight.shape[-2:]
-            if not state:
-                state["average"] = torch.zeros_like(grad)
-                state["square"] = torch.zeros_like(grad.mean(-1 if rows >= cols else -2, keepdim=True))
-            average, square = state["average"], state["square"]
-
+            average, square = group["average"], group["square"]
             average.lerp_(grad, 1 - momentum)
             update = grad.lerp_(average, momentum)  # Nesterov
             update = orthogonalise(update) if rows <= cols else orthogonalise(update.mT).mT
 
             # Even out the neurons' step sizes by their running second moment, and keep the norm of the whole update.
             size = update.norm(dim=(-2, -1), keepdim=True)
-            square.lerp_(update.square().mean(-1 if rows >= cols else -2, keepdim=True), 1 - MUON_BETA2)
+            square.lerp_(update.square().mean(axis, keepdim=True), 1 - MUON_BETA2)
             update = update * square.clamp_min(1e-10).rsqrt()
             update *= size / update.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-10)
 
@@ -264,7 +262,8 @@ class Muon(torch.optim.Optimizer):
             lr = lr * max(1.0, rows / cols) ** 0.5
             weight.sub_(weight * (update * weight >= 0), alpha=lr * group["decay"])
             weight.sub_(update, alpha=lr)
-            torch._foreach_copy_(params, list(weight.unbind()))
+            for param, moved in zip(params, weight, strict=True):
+                param.copy_(moved)
 
 
 def make_optimizers(model):
@@ -308,7 +307,9 @@ def optimizer_step(optimizers, step, progress):
                 group["momentum"] = MOMENTUM_START + (MOMENTUM - MOMENTUM_START) * ramp
                 group["decay"] = WEIGHT_DECAY * (1 - progress)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            for param in group["params"]:
+                param.grad = None
 
 
 def can_compile():
@@ -333,7 +334,6 @@ def can_compile():
 torch.manual_seed(SEED)
 tokenizer = Tokenizer.load(VOCAB_SIZE)
 model = GPT(tokenizer.vocab_size).to(DEVICE)
-model.init_weights()
 train_model = torch.compile(model, dynamic=False) if can_compile() else model
 
 micro_tokens = DEVICE_BATCH_ROWS * MAX_SEQ_LEN
@@ -366,7 +366,7 @@ batches = make_dataloader(tokenizer, DEVICE_BATCH_ROWS, MAX_SEQ_LEN, "train")
 inputs, targets, epoch = next(batches)
 total_seconds = left = seconds_left()
 recent_step_seconds = deque([0.0], maxlen=8)
-step = 0
+step, loss_value = 0, math.nan
 while left > 1.1 * max(recent_step_seconds):
     loss_sum = torch.zeros((), device=DEVICE)
     for _ in range(micro_steps):

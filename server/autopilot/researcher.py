@@ -1,0 +1,171 @@
+"""The autopilot's loop: baseline, then ideas of a strategy, each run, judged, and kept or reverted through the tools.
+
+It knows only what an agent knows: the tools, and trainer/train.py in the workspace. It ends after a number of experiments.
+Stopping it cancels the experiment in flight; everything before is decided and recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+
+from ...lab.paths import WorkspacePaths
+from ...lab.states import Verdict
+from ...tools.results import ExperimentAnswer, ExperimentSummary, HistoryAnswer, SessionAnswer
+from ...tools.revert import RevertAnswer
+from .client import AutopilotError, LabClient, ToolRefusedError
+from .strategy import Change, Proposal, Strategy, changes_in
+
+_NAME = "autopilot"
+_POLL_SECONDS = 1.0  # short, so that a view moves
+_CANCEL_SECONDS = 15.0
+_PER_PAGE = 50
+_REFUSALS_IN_A_ROW = 20  # then something is wrong that another proposal will not mend
+
+
+class Observer(Protocol):
+    """Who watches the research; called in order, from the event loop, and must return at once."""
+
+    def session_started(self, session: SessionAnswer) -> None: ...
+
+    def progressed(self, answer: ExperimentAnswer) -> None: ...
+
+    def finished(self, answer: ExperimentAnswer) -> None:
+        """An experiment is judged and decided; ``answer`` carries both."""
+        ...
+
+    def refused(self, proposal: Proposal, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a session of the autopilot came to; ``experiments`` in the order they were run."""
+
+    session: SessionAnswer
+    experiments: list[ExperimentSummary]
+    ledger_head: str
+
+
+class Autopilot:
+    """One session of research in the lab at ``folder``."""
+
+    def __init__(self, client: LabClient, folder: Path, strategy: Strategy, observer: Observer) -> None:
+        self._client = client
+        self._train = WorkspacePaths(folder).train
+        self._strategy = strategy
+        self._observer = observer
+
+    async def research(self, experiments: int) -> Report:
+        """Start a new session, measure the baseline, try ``experiments`` ideas, and return the record of the session.
+
+        Raises:
+            AutopilotError: the baseline got no number, or the server refuses everything.
+        """
+        session = await self._client.call("start_session", SessionAnswer, tag="new", researcher=_NAME)
+        self._observer.session_started(session)
+        baseline = await self._run("baseline", "The number that every idea of this session is measured against.")
+        self._observer.finished(baseline)
+        if baseline.experiment.val_bpb is None:
+            raise AutopilotError(_failed_baseline(baseline))
+        tried = await self._tried()
+        done = refusals = 0
+        while done < experiments:
+            proposal = self._strategy.propose(self._train.read_text(), profile=session.profile, tried=tried)
+            if proposal is None:
+                break
+            self._train.write_text(proposal.source)
+            try:
+                answer = await self._run(proposal.description, proposal.hypothesis)
+            except ToolRefusedError as error:
+                refusals += 1
+                self._observer.refused(proposal, str(error))
+                if refusals == _REFUSALS_IN_A_ROW:
+                    raise AutopilotError(f"{refusals} proposals in a row were refused; the last: {error}") from error
+                await self._client.call("revert", RevertAnswer, experiment_id="workspace")
+                continue
+            self._observer.finished(await self._decide(answer))
+            done, refusals = done + 1, 0
+        history = await self._history(session=session.tag, sort="oldest")
+        return Report(
+            session=session,
+            experiments=[experiment for page in history for experiment in page.experiments],
+            ledger_head=history[-1].ledger_head,
+        )
+
+    async def _run(self, description: str, hypothesis: str) -> ExperimentAnswer:
+        """Run the workspace's train.py and wait for its verdict; leaving early cancels it."""
+        answer = await self._client.call(
+            "run_experiment", ExperimentAnswer, description=description, hypothesis=hypothesis, wait_seconds=0.0
+        )
+        try:
+            while answer.state != "finished":
+                self._observer.progressed(answer)
+                answer = await self._client.call(
+                    "wait_experiment",
+                    ExperimentAnswer,
+                    experiment_id=answer.experiment.id,
+                    after=answer.elapsed_seconds or 0.0,
+                    wait_seconds=_POLL_SECONDS,
+                )
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_CANCEL_SECONDS):
+                await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=answer.experiment.id)
+            raise
+        return answer
+
+    async def _decide(self, answer: ExperimentAnswer) -> ExperimentAnswer:
+        experiment_id = answer.experiment.id
+        if answer.keepable:
+            reason = f"val_bpb fell by {-(answer.experiment.delta or 0.0):.4f}: {answer.experiment.verdict}"
+            return await self._client.call("keep", ExperimentAnswer, experiment_id=experiment_id, reason=reason)
+        reverted = await self._client.call(
+            "revert", RevertAnswer, experiment_id=experiment_id, lesson=lesson(answer.experiment)
+        )
+        assert reverted.experiment is not None, "revert of an experiment describes it"
+        return reverted.experiment
+
+    async def _tried(self) -> Set[Change]:
+        """Return what any session of this lab has tried and got an answer for."""
+        unanswered = (None, Verdict.CANCELLED, Verdict.LOST)
+        return {
+            change
+            for page in await self._history(session="all", sort="oldest", text=" -> ")
+            for experiment in page.experiments
+            if experiment.verdict not in unanswered
+            for change in changes_in(experiment.description)
+        }
+
+    async def _history(self, **filters: str) -> list[HistoryAnswer]:
+        pages = []
+        while not pages or pages[-1].page < pages[-1].pages:
+            page = len(pages) + 1
+            pages.append(await self._client.call("history", HistoryAnswer, page=page, per_page=_PER_PAGE, **filters))
+        return pages
+
+
+def lesson(experiment: ExperimentSummary) -> str:
+    """Return what a discarded experiment taught, in one sentence."""
+    what = experiment.description.partition(",")[0]
+    delta = experiment.delta
+    match experiment.verdict:
+        case Verdict.WORSE if delta is not None:
+            return f"{what} hurts: {delta:+.4f} bpb against {experiment.parent}."
+        case Verdict.WITHIN_NOISE | Verdict.IMPROVED if delta is not None:
+            return f"{what} makes no difference beyond noise: {delta:+.4f} bpb against {experiment.parent}."
+        case Verdict.TIMED_OUT:
+            return f"{what} does not finish within its time."
+        case _:
+            return f"{what} gives no number: {experiment.verdict}."
+
+
+def _failed_baseline(baseline: ExperimentAnswer) -> str:
+    experiment = baseline.experiment
+    tail = "".join(f"\n> {line}" for line in baseline.log_tail)
+    return (
+        f"The baseline {experiment.id} got no number ({experiment.verdict}), so there is nothing to improve on. "
+        f"{baseline.reason} Repair trainer/train.py; the whole log: autoresearch show {experiment.id} --part log{tail}"
+    )

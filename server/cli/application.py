@@ -1,0 +1,36 @@
+"""The table of contents of the command line: every command, in the order of a lab's life.
+
+The command modules import what they need inside their functions, so that `serve` is up before a client grows impatient.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from .doctor_command import doctor
+from .errors import CommandGroup
+from .experiment_commands import cancel, keep, revert, run
+from .lab_commands import init, prepare, serve, verify, where
+from .record_commands import history, plot, show, status
+from .research_command import research
+
+app = typer.Typer(
+    name="autoresearch",
+    cls=CommandGroup,
+    help="Research by experiment: an agent edits train.py, this program is the referee.",
+    epilog="Begin with: autoresearch research",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+_COMMANDS = {
+    "Set up": (init, prepare, doctor, where),
+    "Research": (research, serve, run, keep, revert, cancel),
+    "Look": (history, show, status, plot, verify),
+}
+
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
+        app.command(rich_help_panel=_panel)(_function)

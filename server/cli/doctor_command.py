@@ -1,0 +1,29 @@
+"""The command that says what this machine can do, and what would improve it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from .options import HERE, JsonOption, LabOption
+
+
+def doctor(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
+    """Check this machine and the lab, and start the server once. Exits 1 when something needed is missing."""
+    from ..doctor import Level, examine
+
+    checks = []
+    colours = {Level.OK: typer.colors.GREEN, Level.WARN: typer.colors.YELLOW, Level.FAIL: typer.colors.RED}
+    for check in examine(lab.resolve()):
+        checks.append(check)
+        if not as_json:
+            advice = f"\n      -> {check.advice}" if check.advice else ""
+            typer.echo(f"{typer.style(f'{check.level:<5}', fg=colours[check.level])} {check.name}: {check.found}{advice}")
+    failed = [check.name for check in checks if check.level is Level.FAIL]
+    if as_json:
+        typer.echo(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}))
+    if failed:
+        typer.echo(f"autoresearch: research is not possible yet: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)

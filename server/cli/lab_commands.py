@@ -1,0 +1,123 @@
+"""Commands about the lab itself: make it, prepare its corpus, serve it, check its record, say where everything lies."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .opened import opened
+from .options import HERE, BudgetOption, JsonOption, LabOption
+
+
+class ProfileChoice(StrEnum):
+    """The profiles, as a choice on the command line."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder.", show_default="the current one")] = HERE,
+    budget_seconds: BudgetOption = None,
+    profile: Annotated[ProfileChoice, typer.Option(help="Sizes of model, context and corpus.")] = ProfileChoice.CPU,
+    new_identity: Annotated[bool, typer.Option("--new-identity", help="Make a copied lab a lab of its own.")] = False,
+) -> None:
+    """Make a folder a lab, or bring one up to date. Nothing that exists is overwritten."""
+    from ...lab.lab import Lab
+    from ...lab.scaffold import create_lab
+    from ...prepare.corpus import open_corpus
+    from ...prepare.errors import PrepareError
+
+    folder = directory.resolve()
+    made = create_lab(folder, budget_seconds=budget_seconds, profile=profile.value)
+    lab = Lab.open(folder, renew_identity=new_identity)
+    try:
+        adopted = lab.adopt_harness()
+        corpus = lab.config().corpus.name
+    finally:
+        lab.close()
+    typer.echo(f"Made {', '.join(made)} in {folder}." if made else f"{folder} is a lab already; no file was changed.")
+    if adopted:
+        typer.echo("Adopted the installed harness; numbers measured with the one before are not comparable.")
+    typer.echo("Next:")
+    try:
+        open_corpus(corpus)
+    except PrepareError:
+        typer.echo(f"- autoresearch prepare --corpus {corpus}    (once on this machine)")
+    typer.echo(f"- autoresearch research --lab {directory}    to watch the built-in researcher work")
+    typer.echo(f'- or open {folder} in a coding agent and say "start": .mcp.json names this server')
+
+
+def prepare(
+    corpus: Annotated[str, typer.Option(metavar="NAME", help="The corpus to prepare.")] = "wheels",
+    verify: Annotated[bool, typer.Option("--verify", help="Read every byte again; make it again if one differs.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch and prepare the corpus; does nothing when it is there."""
+    from .preparing import prepare_with_progress
+
+    prepared = prepare_with_progress(corpus, verify=verify)
+    if as_json:
+        typer.echo(json.dumps({"corpus": prepared.name, "id": prepared.corpus_id, "path": str(prepared.path)}))
+    else:
+        sizes = {name: record.text_bytes for name, record in prepared.manifest.splits.items()}
+        text = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
+        typer.echo(f"The corpus {prepared.name} ({prepared.corpus_id}) is ready: {text}.\n{prepared.path}")
+
+
+def serve(lab: LabOption = HERE, budget_seconds: BudgetOption = None) -> None:
+    """Serve the lab's tools to an MCP client on standard input and output."""
+    from ..app import serve_stdio
+
+    serve_stdio(lab.resolve(), budget_seconds=budget_seconds)
+
+
+def verify(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
+    """Check the whole record: the chain of events, and that everything follows from it. Exits 1 when it does not."""
+    with opened(lab) as this:
+        problems, head = this.ledger.verify(), this.ledger.head()
+    if as_json:
+        typer.echo(json.dumps({"ok": not problems, "problems": problems, "ledger_head": head}))
+    else:
+        for problem in problems:
+            typer.echo(problem, err=True)
+        if not problems:
+            typer.echo(f"The record is whole. Head: {head}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def where(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
+    """Say where everything lies: the lab, its state outside of it, and the corpora."""
+    from ...lab.errors import NotReadyError
+    from ...lab.lab import find_lab_root
+    from ...lab.paths import state_root
+    from ...prepare.corpus import cache_root
+
+    places = {"state root": str(state_root()), "cache": str(cache_root())}
+    try:
+        find_lab_root(lab)
+    except NotReadyError as error:
+        missing = str(error)
+    else:
+        missing = ""
+        with opened(lab) as this:
+            places |= {
+                "lab": str(this.root),
+                "config": str(this.workspace.config),
+                "program": str(this.workspace.program),
+                "state": str(this.state.root),
+                "ledger": str(this.state.ledger),
+                "runs": str(this.state.runs),
+            }
+    if as_json:
+        typer.echo(json.dumps({name.replace(" ", "_"): path for name, path in places.items()}))
+        return
+    for name, path in places.items():
+        typer.echo(f"{name:<12}{path}")
+    if missing:
+        typer.echo(missing, err=True)

@@ -1,0 +1,31 @@
+"""Opening the lab of a command, and printing what a tool answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from ...lab.lab import Lab
+    from ...tools.results import Answer
+
+
+@contextmanager
+def opened(folder: Path, *, budget_seconds: float | None = None) -> Iterator[Lab]:
+    """Open the lab around ``folder`` for a block; raises `NotReadyError` where there is none."""
+    from ...lab.lab import Lab
+
+    lab = Lab.open(folder, budget_seconds=budget_seconds)
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+def print_answer(answer: Answer, *, as_json: bool) -> None:
+    """Print an answer as one JSON object, or as text."""
+    typer.echo(answer.model_dump_json() if as_json else answer.text())

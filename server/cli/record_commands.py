@@ -1,0 +1,115 @@
+"""Commands that look: what was tried, one experiment in full, where the lab stands, the chart."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...lab.states import Decision, Verdict
+from .opened import opened, print_answer
+from .options import HERE, JsonOption, LabOption
+
+
+class Sort(StrEnum):
+    """The orders of `history`."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    BEST = "best"
+    GAIN = "gain"
+
+
+class Part(StrEnum):
+    """The parts of `show`."""
+
+    SUMMARY = "summary"
+    DIFF = "diff"
+    LOG = "log"
+    CURVE = "curve"
+
+
+def history(
+    session: Annotated[str, typer.Option(metavar="TAG", help="A session, or 'all'.", show_default="the newest")] = "",
+    decision: Annotated[Decision | None, typer.Option(help="Only these.")] = None,
+    verdict: Annotated[Verdict | None, typer.Option(help="Only these.")] = None,
+    text: Annotated[str, typer.Option(help="Only where description, hypothesis or note contain this.")] = "",
+    sort: Annotated[Sort, typer.Option(help="The order.")] = Sort.NEWEST,
+    page: Annotated[int, typer.Option(min=1, help="From 1.")] = 1,
+    per_page: Annotated[int, typer.Option(min=1, max=50, help="Rows on a page.")] = 20,
+    lab: LabOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """List experiments with val_bpb, verdict, decision and lesson."""
+    from ...tools.history import history as history_tool
+
+    with opened(lab) as this:
+        answer = history_tool(
+            this,
+            session,
+            decision.value if decision else "",
+            verdict.value if verdict else "",
+            text,
+            sort.value,
+            page,
+            per_page,
+        )
+    if as_json or not answer.experiments or not sys.stdout.isatty():
+        print_answer(answer, as_json=as_json)
+        return
+    from ..tables import console, experiments_table
+
+    title = f"{answer.total} experiments" + (f", page {answer.page} of {answer.pages}" if answer.pages > 1 else "")
+    console().print(experiments_table(answer.experiments, title=title, sessions=session == "all"))
+
+
+def show(
+    experiment_id: Annotated[str, typer.Argument(metavar="ID", help="An experiment, such as e0017.")],
+    part: Annotated[Part, typer.Option(help="All numbers, the diff against the parent, the log, or the curve.")] = Part.SUMMARY,
+    lab: LabOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one experiment."""
+    from ...tools.show_experiment import show_experiment
+
+    with opened(lab) as this:
+        print_answer(show_experiment(this, experiment_id, part.value), as_json=as_json)
+
+
+def status(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
+    """Say where the lab stands: session, champion, what runs, what is enforced."""
+    from ...tools.status import status as status_tool
+
+    with opened(lab) as this:
+        print_answer(status_tool(this), as_json=as_json)
+
+
+def plot(
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The PNG to write.", show_default="progress.png of the lab")
+    ] = None,
+    session: Annotated[str, typer.Option(metavar="TAG", help="A session.", show_default="the newest")] = "",
+    lab: LabOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw val_bpb by experiment: kept, discarded and crashed ones, and the running best."""
+    from ...tools.describe import summarise
+    from ..plot import progress_chart
+
+    with opened(lab) as this:
+        tag = session or this.session().tag
+        experiments = [summarise(row) for row in this.ledger.experiments("session = ?", tag, order="id")]
+        destination = output or this.workspace.progress_chart
+        if session and this.ledger.session(session) is None:
+            known = ", ".join(known.tag for known in this.ledger.sessions())
+            raise typer.BadParameter(f"there is no session {session!r} here; the sessions are: {known or 'none'}")
+        title = f"{this.root.name}, session {tag}"
+    try:
+        progress_chart(experiments, destination, title)
+    except OSError as error:
+        raise typer.BadParameter(f"{destination} cannot be written: {error.strerror or error}") from error
+    typer.echo(json.dumps({"chart": str(destination), "experiments": len(experiments)}) if as_json else str(destination))

@@ -1,0 +1,112 @@
+"""The main job: a lab, a corpus, and the built-in researcher at work, with one line of JSON at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..autopilot.researcher import Report
+    from ..autopilot.strategy import Strategy
+
+_DEMO_LAB = Path("labs/demo")
+
+
+def research(
+    experiments: Annotated[int, typer.Option(min=0, metavar="N", help="Ideas to try after the baseline.")] = 5,
+    budget_seconds: Annotated[float, typer.Option(metavar="S", help="Training seconds of each experiment.")] = 20.0,
+    strategy: Annotated[str, typer.Option(help="Where ideas come from.")] = "ladder",
+    lab: Annotated[Path, typer.Option("--lab", metavar="DIR", help="The lab; made when it is missing.")] = _DEMO_LAB,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line to stdout.")] = False,
+) -> None:
+    """Let the built-in researcher work: a new session, a baseline, then ideas that are trained, scored, kept or reverted.
+
+    Prints a table of the session, writes progress.png into the lab, and ends with one line of JSON.
+    """
+    from ..autopilot.strategy import strategies
+    from ..plot import progress_chart
+    from ..tables import console, experiments_table
+
+    known = strategies()
+    if strategy not in known:
+        raise typer.BadParameter(f"no strategy {strategy!r}; the built-in ones are: {', '.join(known)}")
+    started = time.monotonic()
+    folder = _ready_lab(lab.resolve(), budget_seconds)
+    screen = console(stderr=as_json)
+    report = _work(folder, screen, known[strategy](), experiments, budget_seconds)
+    title = f"session {report.session.tag} of {folder}"
+    screen.print(experiments_table(report.experiments, title=title))
+    chart = folder / "progress.png"
+    progress_chart(report.experiments, chart, f"{folder.name}, session {report.session.tag}, {budget_seconds:g} s each")
+    screen.print(f"chart: {chart}", markup=False, soft_wrap=True)
+    typer.echo(json.dumps(summary(report, folder, chart, time.monotonic() - started)))
+
+
+def summary(report: Report, folder: Path, chart: Path, seconds: float) -> dict[str, object]:
+    """Return the facts of the last line; counts include the baseline, ``crashed`` is every run without a number."""
+    experiments = report.experiments
+    kept = [(e.val_bpb, e.id) for e in experiments if e.decision == "kept" and e.val_bpb is not None]
+    best_val_bpb, best_experiment = min(kept, default=(None, None))
+    baseline = next((e.val_bpb for e in experiments if e.parent is None), None)
+    return {
+        "lab": str(folder),
+        "session": report.session.tag,
+        "baseline_val_bpb": baseline,
+        "best_val_bpb": best_val_bpb,
+        "best_experiment": best_experiment,
+        "experiments": len(experiments),
+        "kept": len(kept),
+        "reverted": sum(e.decision == "reverted" for e in experiments),
+        "crashed": sum(e.val_bpb is None for e in experiments),
+        "seconds": round(seconds, 1),
+        "chart": str(chart),
+        "ledger_head": report.ledger_head,
+    }
+
+
+def _ready_lab(folder: Path, budget_seconds: float) -> Path:
+    """Make what is missing of the lab and its corpus; return the lab's folder."""
+    from ...lab.config import CONFIG_NAME, load_config
+    from ...lab.lab import Lab
+    from ...lab.scaffold import create_lab
+    from ...prepare.corpus import open_corpus
+    from ...prepare.errors import PrepareError
+    from .preparing import prepare_with_progress
+
+    if not (folder / CONFIG_NAME).exists():
+        create_lab(folder, budget_seconds=budget_seconds)
+        lab = Lab.open(folder)
+        lab.adopt_harness()
+        lab.close()
+        typer.echo(f"Made the lab {folder}.", err=True)
+    corpus = load_config(folder / CONFIG_NAME).corpus.name
+    try:
+        open_corpus(corpus)
+    except PrepareError:
+        prepare_with_progress(corpus)
+    return folder
+
+
+def _work(folder: Path, screen: Console, strategy: Strategy, experiments: int, budget_seconds: float) -> Report:
+    """Run the autopilot against a server of its own, with a view of it on ``screen``."""
+    import anyio
+
+    from ..autopilot.client import LabClient, with_server
+    from ..autopilot.researcher import Autopilot
+    from ..autopilot.view import watching
+
+    with watching(screen, experiments=experiments) as view:
+
+        async def work(client: LabClient) -> Report:
+            return await Autopilot(client, folder, strategy, view).research(experiments)
+
+        async def main() -> Report:
+            return await with_server(folder, work, budget_seconds=budget_seconds)
+
+        return anyio.run(main)

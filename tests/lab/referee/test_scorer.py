@@ -1,0 +1,260 @@
+"""The certified metric, with numpy models behind the real protocol: honest numbers are exact, lies gain nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from autoresearch_mcp.lab.referee.scorer import (
+    InvalidModelError,
+    Score,
+    Scorer,
+    negative_log_softmax,
+    pick_audits,
+)
+from autoresearch_mcp.lab.referee.windows import Rows, draw_windows, encode_rows
+from autoresearch_mcp.prepare.channel import Channel, ChannelClosedError
+from autoresearch_mcp.prepare.corpus import Corpus, open_corpus
+
+CONTEXT = 64
+Model = Callable[[np.ndarray], np.ndarray]  # tokens [n, T] -> logits [n, T, V]
+Claim = Callable[[np.ndarray, np.ndarray], np.ndarray]  # nats [n, T], rows [n, T + 1] -> what the bulk process says
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_corpus: str) -> Corpus:
+    return open_corpus(tiny_corpus)
+
+
+def rows_of(corpus: Corpus, vocab_size: int, *, total_bytes: int = 20_000) -> tuple[Rows, np.ndarray, list[tuple[int, int]]]:
+    text = corpus.text("val")
+    windows = draw_windows(text, corpus.offsets("val"), secret=b"secret", total_bytes=total_bytes, window_bytes=512)
+    padding = np.fromfile(corpus.token_store(vocab_size), dtype=np.uint16)
+    tokenizer = corpus.tokenizer(vocab_size)
+    rng = np.random.default_rng(0)
+    return encode_rows(text, windows, tokenizer, context_length=CONTEXT, padding=padding, rng=rng), padding, windows
+
+
+def unigram(vocab_size: int) -> Model:
+    """A model that ignores its input: reproducible, causal, and easy to add up by hand."""
+    logits = np.random.default_rng(vocab_size).normal(size=vocab_size)
+    return lambda idx: np.broadcast_to(logits, (*idx.shape, vocab_size))
+
+
+def bigram(vocab_size: int) -> Model:
+    table = np.random.default_rng(1).normal(size=(vocab_size, vocab_size)).astype(np.float32)
+    return lambda idx: table[idx]
+
+
+def looking_ahead(model: Model) -> Model:
+    """Adds to the logit of the next token, which it finds in its own input."""
+
+    def logits(idx: np.ndarray) -> np.ndarray:
+        honest = np.array(model(idx))
+        np.put_along_axis(honest, np.roll(idx, -1, 1)[..., None], 8.0, axis=2)
+        return honest
+
+    return logits
+
+
+def _serve(channel: Channel, model: Model, claim: Claim) -> None:
+    try:
+        while True:
+            frame = channel.receive()
+            for fd in frame.fds:
+                os.close(fd)
+            header = frame.header
+            if header["type"] == "load":
+                channel.send({"type": "loaded"})
+                continue
+            rows = np.frombuffer(frame.payload, np.int32).reshape(header["rows"]).astype(np.int64)
+            if header["type"] == "bulk":
+                logits = model(rows[:, :-1]).astype(np.float64)
+                flat = negative_log_softmax(logits.reshape(-1, logits.shape[-1]), rows[:, 1:].ravel())
+                answer = claim(flat.reshape(len(rows), -1), rows)
+            else:
+                answer = model(rows)[np.arange(len(rows)), header["cuts"]]
+            channel.send({"type": "answer"}, np.ascontiguousarray(answer, np.float32).tobytes())
+    except ChannelClosedError:
+        channel.close()
+
+
+@contextmanager
+def worker(model: Model, claim: Claim) -> Iterator[Channel]:
+    ours, theirs = Channel.pair()
+    thread = threading.Thread(target=_serve, args=(Channel(theirs, max_payload_bytes=1 << 30, accept_fds=True), model, claim))
+    thread.start()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        thread.join()
+
+
+def truth(nats: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return nats
+
+
+def score(
+    corpus: Corpus,
+    model: Model,
+    *,
+    vocab_size: int = 257,
+    claim: Claim = truth,
+    audits: int = 200,
+    reference: tuple[float, ...] = (),
+    seconds: float = 30.0,
+) -> Score:
+    rows, padding, _ = rows_of(corpus, vocab_size)
+    model_fd = os.open(os.devnull, os.O_RDONLY)
+    try:
+        with worker(model, claim) as bulk, worker(model, claim) as audit:
+            scorer = Scorer(bulk=bulk, audit=audit, deadline=time.monotonic() + seconds, on_progress=lambda _: None)
+            return scorer.score(
+                model_fd,
+                rows,
+                vocab_size=vocab_size,
+                batch_rows=16,
+                audits=audits,
+                reference_window_nats=reference,
+                decoys=padding,
+                rng=np.random.default_rng(7),
+            )
+    finally:
+        os.close(model_fd)
+
+
+@pytest.mark.parametrize("vocab_size", [257, 512, 2048])
+def test_a_unigram_model_scores_what_adding_up_by_hand_gives_at_every_vocabulary(corpus: Corpus, vocab_size: int) -> None:
+    model, tokenizer = unigram(vocab_size), corpus.tokenizer(vocab_size)
+    rows, _, windows = rows_of(corpus, vocab_size)
+    text = corpus.text("val")
+    logits = model(np.zeros((1, 1), np.int64))[0, 0]
+    log_normaliser = math.log(sum(math.exp(value) for value in logits))
+    nats = sum(
+        log_normaliser - logits[token]
+        for start, end in windows
+        for token in tokenizer.encode(text[start:end].tobytes().decode())
+    )
+    by_hand = nats / (math.log(2) * sum(end - start for start, end in windows))
+    result = score(corpus, model, vocab_size=vocab_size)
+    assert result.val_bpb == pytest.approx(by_hand, abs=1e-6)
+    assert result.scored_bytes == rows.scored_bytes
+    assert result.standard_error < 1e-6
+
+
+def test_every_byte_of_the_windows_is_scored_once_whatever_the_vocabulary(corpus: Corpus) -> None:
+    small, large = rows_of(corpus, 257)[0], rows_of(corpus, 2048)[0]
+    assert small.scored_bytes == large.scored_bytes
+    assert small.scored_tokens == small.scored_bytes
+    assert (small.tokens[:, 0] == 256).all()
+    assert large.scored.max() <= CONTEXT
+
+
+def test_windows_start_and_end_at_line_borders_inside_one_document_and_never_overlap(corpus: Corpus) -> None:
+    text, offsets = corpus.text("val"), corpus.offsets("val")
+    windows = draw_windows(text, offsets, secret=b"one", total_bytes=20_000, window_bytes=512)
+    documents = np.searchsorted(offsets, [start for start, _ in windows], side="right")
+    for (start, end), document in zip(windows, documents, strict=True):
+        assert end <= offsets[document]
+        assert start in offsets or text[start - 1] == ord("\n")
+        assert end in offsets or text[end - 1] == ord("\n")
+    assert all(left[1] <= right[0] for left, right in zip(windows, windows[1:], strict=False))
+    assert windows == draw_windows(text, offsets, secret=b"one", total_bytes=20_000, window_bytes=512)
+    assert windows != draw_windows(text, offsets, secret=b"two", total_bytes=20_000, window_bytes=512)
+
+
+def test_an_honest_model_is_certified_at_what_it_claims(corpus: Corpus) -> None:
+    result = score(corpus, bigram(257))
+    assert result.val_bpb == pytest.approx(result.claimed_bpb, abs=1e-6)
+    assert 190 <= result.audits <= 200  # one cut for a row at most
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param(lambda nats, rows: nats * 0, id="claims no loss at all"),
+        pytest.param(lambda nats, rows: nats * 0.5, id="claims half"),
+        pytest.param(lambda nats, rows: np.where(nats > np.quantile(nats, 0.8), 0.5, nats), id="lies on the worst fifth"),
+        pytest.param(lambda nats, rows: np.maximum(nats - math.log(3), 0), id="probabilities that sum to three"),
+    ],
+)
+def test_a_lie_about_the_loss_is_invalid(corpus: Corpus, claim: Claim) -> None:
+    with pytest.raises(InvalidModelError, match="contradict"):
+        score(corpus, bigram(257), claim=claim)
+
+
+def test_a_small_lie_that_passes_is_paid_back_by_the_correction(corpus: Corpus) -> None:
+    honest = score(corpus, bigram(257)).val_bpb
+    lying = score(corpus, bigram(257), claim=lambda nats, rows: nats * 0.9999)
+    assert lying.claimed_bpb < honest
+    assert lying.val_bpb > honest - 3 * lying.standard_error - 1e-9
+
+
+def test_a_model_that_looks_ahead_is_invalid(corpus: Corpus) -> None:
+    with pytest.raises(InvalidModelError, match="contradict"):
+        score(corpus, looking_ahead(bigram(257)))
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        (lambda nats, rows: np.full_like(nats, np.nan), "not finite"),
+        (lambda nats, rows: nats - 100.0, "above one"),
+        (lambda nats, rows: nats[:, :-1], "bytes"),
+    ],
+)
+def test_what_is_not_a_loss_is_no_number(corpus: Corpus, claim: Claim, expected: str) -> None:
+    with pytest.raises(InvalidModelError, match=expected):
+        score(corpus, bigram(257), claim=claim)
+
+
+def test_logits_that_are_not_finite_are_no_number(corpus: Corpus) -> None:
+    def broken(idx: np.ndarray) -> np.ndarray:
+        return np.full((*idx.shape, 257), np.nan)
+
+    with pytest.raises(InvalidModelError, match="not finite"):
+        score(corpus, broken, claim=lambda nats, rows: np.ones_like(nats))
+
+
+def test_a_model_that_takes_too_long_is_no_number(corpus: Corpus) -> None:
+    asked = threading.Event()
+
+    def slow(idx: np.ndarray) -> np.ndarray:
+        asked.wait(timeout=1.0)
+        return bigram(257)(idx)
+
+    with pytest.raises(InvalidModelError, match="time limit"):
+        score(corpus, slow, seconds=0.2)
+
+
+def test_audits_go_where_a_run_claims_to_beat_the_champion(corpus: Corpus) -> None:
+    rows, _, windows = rows_of(corpus, 257)
+    claims = np.bincount(rows.window, weights=rows.scored.astype(float))
+    reference = claims.copy()
+    reference[3] += 1000.0  # the champion was much worse here
+    rng = np.random.default_rng(0)
+    inside = sum((rows.window[pick_audits(rows, claims, reference, 20, rng).rows] == 3).sum() for _ in range(50))
+    outside = sum((rows.window[pick_audits(rows, claims, claims, 20, rng).rows] == 3).sum() for _ in range(50))
+    assert len(windows) == len(claims)
+    assert inside > 5 * max(outside, 1)
+
+
+def test_the_correction_is_unbiased_over_many_draws(corpus: Corpus) -> None:
+    rows, _, _ = rows_of(corpus, 257)
+    rng = np.random.default_rng(0)
+    lie = rng.exponential(size=(len(rows.scored), CONTEXT)) * rows.mask()
+    window_nats = np.bincount(rows.window, weights=lie.sum(1))
+    estimates = []
+    for _ in range(400):
+        picks = pick_audits(rows, window_nats, window_nats * rng.random(len(window_nats)) * 3, 60, rng)
+        assert len(np.unique(picks.rows)) == len(picks.rows)
+        estimates.append((picks.weights * lie[picks.rows, picks.cuts]).sum())
+    standard_error = np.std(estimates) / math.sqrt(len(estimates))
+    assert np.mean(estimates) == pytest.approx(lie.sum(), abs=4 * standard_error)

@@ -1,0 +1,151 @@
+"""The record: chained from the first event, replayable, and a hand edit anywhere is found and named."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from autoresearch_mcp.lab.errors import LedgerError, UnknownExperimentError
+from autoresearch_mcp.lab.ledger import GENESIS, Ledger, StaleChampionError
+from autoresearch_mcp.lab.states import Decision, RunState
+
+SESSION = {
+    "tag": "t",
+    "researcher": "r",
+    "base_commit": "c",
+    "base_sha256": "b",
+    "group": "g",
+    "config": "{}",
+    "harness": "h",
+    "program_sha256": "p",
+}
+
+
+def experiment(number: int, **changes: object) -> dict[str, object]:
+    return {
+        "id": f"e{number:04d}",
+        "session": "t",
+        "researcher": "r",
+        "parent": None,
+        "parent_version": 0,
+        "description": "an idea",
+        "hypothesis": "",
+        "candidate_sha256": "s",
+        "commit": "c",
+        "program_sha256": "p",
+        "lines": 1,
+        "lines_delta": 0,
+        **changes,
+    }
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.append("session_started", SESSION)
+    return ledger
+
+
+def test_the_first_event_follows_genesis(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    assert ledger.head() == GENESIS
+    ledger.append("session_started", SESSION)
+    (first,) = ledger.events_after(0)
+    assert first["previous"] == GENESIS
+    assert first["sha256"] == ledger.head()
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        ("UPDATE events SET body = replace(body, 'an idea', 'a better idea') WHERE number = 2", "event 2"),
+        ("DELETE FROM events WHERE number = 1", "event 2"),
+        ("UPDATE experiments SET val_bpb = 0.1", "e0001"),
+        ("UPDATE sessions SET champion = 'e0001'", "sessions"),
+        ("DELETE FROM experiments", "experiments has 0 rows"),
+        ("UPDATE blobs SET data = x'00'", "stored file"),
+    ],
+)
+def test_verify_names_what_was_edited_by_hand(ledger: Ledger, tmp_path: Path, edit: str, expected: str) -> None:
+    ledger.append("experiment_recorded", experiment(1), blobs=(b"candidate",))
+    ledger.append("run_queued", {"id": "e0001.1", "experiment": "e0001", "seed": 1, "device": "cpu"})
+    assert ledger.verify() == []
+    with sqlite3.connect(tmp_path / "ledger.db") as other:
+        other.execute(edit)
+    other.close()
+    (problem,) = ledger.verify()
+    assert expected in problem
+
+
+def test_a_failed_transaction_leaves_no_event_and_no_row(ledger: Ledger) -> None:
+    head = ledger.head()
+    with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
+        ledger.append("experiment_recorded", experiment(1))
+        ledger.append("experiment_recorded", experiment(1))
+    assert ledger.head() == head
+    assert ledger.count_experiments() == 0
+
+
+def test_keep_is_a_compare_and_swap_on_the_champion(ledger: Ledger) -> None:
+    ledger.append("experiment_recorded", experiment(1))
+    ledger.append("experiment_recorded", experiment(2))
+    ledger.append("experiment_kept", {"id": "e0001", "session": "t", "version": 0, "reason": "first"})
+    with pytest.raises(StaleChampionError):
+        ledger.append("experiment_kept", {"id": "e0002", "session": "t", "version": 0, "reason": "late"})
+    session = ledger.session("t")
+    assert session is not None
+    assert (session.champion, session.version) == ("e0001", 1)
+    assert ledger.experiment("e0002").decision is Decision.PENDING
+    assert ledger.verify() == []
+
+
+def test_two_processes_append_one_chain(ledger: Ledger, tmp_path: Path) -> None:
+    other = Ledger(tmp_path / "ledger.db")
+
+    def write(book: Ledger, first: int) -> None:
+        for number in range(first, first + 20):
+            book.append("experiment_recorded", experiment(number))
+
+    threads = [threading.Thread(target=write, args=(book, first)) for book, first in ((ledger, 1), (other, 101))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ledger.count_experiments() == 40
+    assert ledger.verify() == []
+
+
+def test_a_run_moves_only_along_legal_states(ledger: Ledger) -> None:
+    ledger.append("experiment_recorded", experiment(1))
+    ledger.append("run_queued", {"id": "e0001.1", "experiment": "e0001", "seed": 1, "device": "cpu"})
+    ledger.append("run_started", {"id": "e0001.1", "attempt": 1})
+    ledger.append("run_retried", {"id": "e0001.1", "reason": "killed"})
+    run = ledger.run("e0001.1")
+    assert (run.state, run.attempt, run.attempt_id) == (RunState.QUEUED, 2, "e0001.1-2")
+    with pytest.raises(ValueError, match="queued run cannot become queued"):
+        ledger.append("run_retried", {"id": "e0001.1", "reason": "again"})
+
+
+def test_an_unknown_experiment_names_the_latest(ledger: Ledger) -> None:
+    with pytest.raises(UnknownExperimentError, match="run_experiment"):
+        ledger.experiment("e0001")
+    ledger.append("experiment_recorded", experiment(1))
+    with pytest.raises(UnknownExperimentError, match="e0001"):
+        ledger.experiment("e0002")
+
+
+def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.db") as newer:
+        newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(LedgerError, match="99"):
+        Ledger(tmp_path / "ledger.db")
+
+
+def test_events_hold_json_without_nan(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        ledger.append("run_retried", {"id": "e0001.1", "reason": float("nan")})
+    assert json.loads(ledger.events_after(0)[0]["body"])["tag"] == "t"
