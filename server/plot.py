@@ -58,9 +58,14 @@ def progress_chart(experiments: Sequence[ExperimentSummary], destination: Path, 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), dpi=_DPI, facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
+    figure = Figure(
+        figsize=(_WIDTH_INCHES, _HEIGHT_INCHES),
+        dpi=_DPI,
+        facecolor="white",
+        layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12),
+    )
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=13, color=_INK, pad=12)

@@ -11,7 +11,10 @@ from .options import HERE, JsonOption, LabOption
 
 
 def doctor(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
-    """Check this machine and the lab, and start the server once. Exits 1 when something needed is missing."""
+    """Check this machine and the lab, and start the server once.
+
+    Exits 1 when something needed is missing; every line that could be better names what improves it.
+    """
     from ..doctor import Level, examine
 
     checks = []

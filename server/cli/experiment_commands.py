@@ -27,7 +27,10 @@ def run(
     lab: LabOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Train trainer/train.py as it is now and certify its val_bpb. The first run of a session is the unchanged file."""
+    """Train trainer/train.py as it is now and certify its val_bpb.
+
+    The first run of a session is the unchanged file. Exits 0 with any verdict; the verdict is in the answer.
+    """
     from ...tools.run_experiment import run_experiment
 
     with opened(lab) as this:

@@ -25,9 +25,10 @@ def research(
     lab: Annotated[Path, typer.Option("--lab", metavar="DIR", help="The lab; made when it is missing.")] = _DEMO_LAB,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line to stdout.")] = False,
 ) -> None:
-    """Let the built-in researcher work: a new session, a baseline, then ideas that are trained, scored, kept or reverted.
+    """Let the built-in researcher work on a lab, which is made when missing.
 
-    Prints a table of the session, writes progress.png into the lab, and ends with one line of JSON.
+    Begins a new session, runs the baseline, then ideas that are trained, scored, kept or reverted. Prints a table of the
+    session, writes progress.png into the lab, and ends with one line of JSON.
     """
     from ..autopilot.strategy import strategies
     from ..plot import progress_chart
