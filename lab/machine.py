@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")  # the best first
+
 
 def cores() -> int:
     """Return how many cores this process may use."""
@@ -34,18 +36,25 @@ def device_of(profile: str) -> str:
 
 
 def device_class(profile: str) -> str:
-    """Return the kind of device, such as "AMD EPYC 9634, 2 cores"; results of different kinds are never compared."""
+    """Return the kind of device, such as "AMD EPYC 9634 (avx512_bf16), 2 cores"; kinds are never compared."""
     if profile == "cpu":
-        return f"{_processor_name()}, {cores()} cores"
+        name, instructions = _processor()
+        return f"{name} ({instructions}), {cores()} cores"
     return _gpu_name() or "no GPU"
 
 
-def _processor_name() -> str:
+def _processor() -> tuple[str, str]:
+    """Return the name and the widest instructions that decide speed and precision; virtual machines hide the model."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
     if sys.platform.startswith("linux"):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip().lower() in ("flags", "features"):
+                flags = set(value.split())
+                break
+    return name, next((kind for kind in _INSTRUCTIONS if kind in flags), "baseline instructions")
 
 
 def _gpu_name() -> str | None:

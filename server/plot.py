@@ -35,8 +35,9 @@ _OFFSETS = (
     ((-8, -28), "right"),
     ((8, 24), "left"),
 )  # points from the marker, and the side that stays there
-_HEADROOM = 0.35  # of the range of the kept values, above them
-_LEAST_RANGE = 0.02  # bits per byte; less than this is noise and should look flat
+_HEADROOM = 0.5  # of the range of the kept values: what lies higher above them is drawn at the edge
+_LEAST_HEADROOM = 0.1  # bits per byte
+_LEAST_RANGE = 0.05  # bits per byte: smaller differences are noise at budgets of seconds, and should look flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +142,10 @@ def _limits(finished: Sequence[ExperimentSummary]) -> _Limits | None:
     kept = [_value(e) for e in finished if e.val_bpb is not None and e.decision == Decision.KEPT]
     top = max([*kept, statistics.median(values)])
     span = max(top - min(values), _LEAST_RANGE)
-    ceiling = top + _HEADROOM * span
-    highest = min(max(values), ceiling)
-    return _Limits(low=min(values) - 0.12 * span, high=highest + 0.16 * span, ceiling=ceiling)
+    ceiling = top + max(_HEADROOM * span, _LEAST_HEADROOM)
+    lowest, highest = min(values), max(top, *(value for value in values if value <= ceiling))
+    span = max(highest - lowest, _LEAST_RANGE)
+    return _Limits(low=lowest - 0.1 * span, high=highest + 0.16 * span, ceiling=ceiling)
 
 
 def _label_kept(figure: Figure, axes: Axes, finished: Sequence[ExperimentSummary]) -> None:

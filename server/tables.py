@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -37,7 +38,7 @@ def experiments_table(
     experiments: Sequence[ExperimentSummary], *, title: str | None = None, notes: bool = True, sessions: bool = False
 ) -> Table:
     """Return a table of experiments in the given order; the best kept value is marked. ``notes`` adds reasons and lessons."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("id", no_wrap=True)
     if sessions:
         table.add_column("session", no_wrap=True)

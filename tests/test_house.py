@@ -37,9 +37,7 @@ def test_agents_md_stays_short() -> None:
 
 def test_every_subpackage_is_listed_for_the_wheel() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {"autoresearch_mcp"} | {
-        "autoresearch_mcp." + ".".join(path.parent.relative_to(ROOT).parts) for path in modules()
-    }
+    found = {"autoresearch_mcp"} | {"autoresearch_mcp." + ".".join(path.parent.relative_to(ROOT).parts) for path in modules()}
     assert set(listed) == found
 
 

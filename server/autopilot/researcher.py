@@ -1,7 +1,7 @@
 """The autopilot's loop: baseline, then ideas of a strategy, each run, judged, and kept or reverted through the tools.
 
 It knows only what an agent knows: the tools, and trainer/train.py in the workspace. It ends after a number of experiments.
-Stopping it cancels the experiment in flight; everything before is decided and recorded.
+Stopping it cancels and reverts the experiment in flight; everything before is decided and recorded.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _NAME = "autopilot"
 _POLL_SECONDS = 1.0  # short, so that a view moves
 _CANCEL_SECONDS = 15.0
 _PER_PAGE = 50
+_LESSON_CHARACTERS = 500
 _REFUSALS_IN_A_ROW = 20  # then something is wrong that another proposal will not mend
 
 
@@ -97,7 +98,7 @@ class Autopilot:
         )
 
     async def _run(self, description: str, hypothesis: str) -> ExperimentAnswer:
-        """Run the workspace's train.py and wait for its verdict; leaving early cancels it."""
+        """Run the workspace's train.py and wait for its verdict; leaving early abandons it."""
         answer = await self._client.call(
             "run_experiment", ExperimentAnswer, description=description, hypothesis=hypothesis, wait_seconds=0.0
         )
@@ -113,18 +114,26 @@ class Autopilot:
                 )
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(_CANCEL_SECONDS):
-                await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=answer.experiment.id)
+                await self._abandon(answer.experiment.id)
             raise
         return answer
 
+    async def _abandon(self, experiment_id: str) -> None:
+        """End an experiment and restore train.py, so that the next session does not begin with half an idea."""
+        await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment_id)
+        stopped = "The research was stopped before this had an answer."
+        await self._client.call("revert", RevertAnswer, experiment_id=experiment_id, lesson=stopped)
+
     async def _decide(self, answer: ExperimentAnswer) -> ExperimentAnswer:
-        experiment_id = answer.experiment.id
+        """Keep what the gate allows, revert the rest, and a win that another researcher's keep made stale."""
+        experiment_id, learned = answer.experiment.id, lesson(answer.experiment)
         if answer.keepable:
-            reason = f"val_bpb fell by {-(answer.experiment.delta or 0.0):.4f}: {answer.experiment.verdict}"
-            return await self._client.call("keep", ExperimentAnswer, experiment_id=experiment_id, reason=reason)
-        reverted = await self._client.call(
-            "revert", RevertAnswer, experiment_id=experiment_id, lesson=lesson(answer.experiment)
-        )
+            reason = f"{answer.experiment.delta or 0.0:+.4f} bpb, {answer.experiment.verdict}; the gate allows it."
+            try:
+                return await self._client.call("keep", ExperimentAnswer, experiment_id=experiment_id, reason=reason)
+            except ToolRefusedError as error:
+                learned = f"Could not be kept: {error}"[:_LESSON_CHARACTERS]
+        reverted = await self._client.call("revert", RevertAnswer, experiment_id=experiment_id, lesson=learned)
         assert reverted.experiment is not None, "revert of an experiment describes it"
         return reverted.experiment
 
