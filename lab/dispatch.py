@@ -82,7 +82,7 @@ def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> Non
         gate=config.gate.rule,
         lines_delta=experiment.lines_delta,
     )
-    detail = "" if result.outcome is Outcome.SCORED else f" {result.reason}"
+    detail = "" if result.outcome is Outcome.SCORED else f": {result.reason}"
     lab.ledger.append(
         "experiment_judged",
         {

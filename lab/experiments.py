@@ -193,7 +193,7 @@ def _session_of(lab: Lab, experiment: Experiment) -> Session:
 
 def _already_tried(lab: Lab, session: Session, sha256: str) -> Experiment | None:
     """Return the undecided experiment with these bytes; refuse bytes that are decided."""
-    same = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, sha256, order="id DESC")
+    same = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, sha256, order="rowid DESC")
     for experiment in same:
         if experiment.decision is Decision.PENDING and experiment.verdict not in _ENDED_WITHOUT_ANSWER:
             return experiment

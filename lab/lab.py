@@ -102,7 +102,10 @@ class Lab:
         else:
             session = next(iter(self.ledger.sessions()), None)
         if session is None:
-            raise NotReadyError(f"No session in {self.root} yet. Call start_session first.{neighbour_hint(self.id)}")
+            raise NotReadyError(
+                f"No session in {self.root} yet. Call start_session first (from a shell: `autoresearch research` or "
+                f"`autoresearch run`).{neighbour_hint(self.id)}"
+            )
         return session
 
     def start_session(self, tag: str | None, researcher: str) -> tuple[Session, bool]:

@@ -111,13 +111,13 @@ class Ledger:
         """Return one experiment; raises `UnknownExperimentError` that names the latest ones."""
         row = self._one("SELECT * FROM experiments WHERE id = ?", experiment_id)
         if row is None:
-            known = [r["id"] for r in self._all("SELECT id FROM experiments ORDER BY id DESC LIMIT 5")]
+            known = [r["id"] for r in self._all("SELECT id FROM experiments ORDER BY rowid DESC LIMIT 5")]
             there = f"The latest are {', '.join(known)}." if known else "This lab has none yet: call run_experiment first."
             raise UnknownExperimentError(f"No experiment {experiment_id!r}. {there} Call history to see them all.")
         return _experiment(row)
 
     def experiments(
-        self, where: str = "1", *values: Any, order: str = "id", limit: int = -1, offset: int = 0
+        self, where: str = "1", *values: Any, order: str = "rowid", limit: int = -1, offset: int = 0
     ) -> list[Experiment]:
         """Return experiments; ``where`` and ``order`` are SQL written by the caller's code, ``values`` its parameters."""
         query = f"SELECT * FROM experiments WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
@@ -139,11 +139,11 @@ class Ledger:
         return _run(row)
 
     def runs(self, experiment_id: str) -> list[Run]:
-        return [_run(row) for row in self._all("SELECT * FROM runs WHERE experiment = ? ORDER BY id", experiment_id)]
+        return [_run(row) for row in self._all("SELECT * FROM runs WHERE experiment = ? ORDER BY rowid", experiment_id)]
 
     def runs_in_state(self, state: RunState) -> list[Run]:
         """Return runs, the oldest first."""
-        return [_run(row) for row in self._all("SELECT * FROM runs WHERE state = ? ORDER BY created_at, id", state)]
+        return [_run(row) for row in self._all("SELECT * FROM runs WHERE state = ? ORDER BY rowid", state)]
 
     # -- checking ---------------------------------------------------------------------------------------------------------
 

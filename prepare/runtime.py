@@ -10,7 +10,6 @@ import math
 import mmap
 import os
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,10 +22,14 @@ import torch
 from .channel import Channel
 from .handoff import describe_unserialisable, save_model, uncompiled
 from .loader import token_batches
+from .rehearsal import Rehearsal
 from .settings import CandidateSettings
 from .tokenizer import Tokenizer
 
 _settings = CandidateSettings.from_environment()
+_rehearsal = Rehearsal(
+    length=_settings.context_length, device=_settings.device, close_in_child=_settings.channel_fd
+)  # before train.py defines anything
 _channel = Channel.from_fd(_settings.channel_fd)
 _scratch = Path(_settings.scratch)
 
@@ -38,7 +41,6 @@ DEVICE: str = _settings.device
 
 _SYNTHETIC_VOCABULARY = 256  # ids below this exist in every prepared vocabulary
 _REPORT_INTERVAL_SECONDS = 0.1
-_REHEARSAL_LIMIT_SECONDS = 120.0
 _SECONDS = struct.Struct("<d")
 
 _tokens: dict[int, np.ndarray] = {}  # vocabulary size -> uint16 tokens of the training split, mapped read-only
@@ -68,16 +70,10 @@ def rehearse(model: torch.nn.Module) -> None:
     except Exception as error:  # noqa: BLE001 - whatever pickling a candidate's object raises is the answer
         sys.exit(f"rehearse: the model cannot be handed over: {describe_unserialisable(uncompiled(model), error)}")
     _seconds_to_save = 2 * (time.monotonic() - started) + 0.05
-    worker = Path(__file__).with_name("scoring_worker.py")
-    command = [sys.executable, "-s", "-B", str(worker), "--rehearse", str(path), str(MAX_SEQ_LEN), DEVICE]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_REHEARSAL_LIMIT_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        sys.exit(f"rehearse: one forward of the loaded model took more than {_REHEARSAL_LIMIT_SECONDS:.0f} s")
-    finally:
-        path.unlink(missing_ok=True)
-    if done.returncode != 0:
-        sys.exit(f"rehearse: the model does not work in a fresh process, where it is scored:\n{done.stderr[-2000:]}")
+    problem = _rehearsal.run(path)
+    path.unlink(missing_ok=True)
+    if problem is not None:
+        sys.exit(f"rehearse: the model does not work in a fresh process, where it is scored:\n{problem}")
 
 
 def make_dataloader(
@@ -132,6 +128,7 @@ def evaluate_bpb(model: torch.nn.Module, tokenizer: Tokenizer, batch_size: int) 
 def _open_tokens(vocab_size: int) -> np.ndarray:
     global _clock
     if vocab_size not in _tokens:
+        _rehearsal.close()
         if DEVICE != "cpu":
             torch.cuda.synchronize()
         _channel.send({"type": "open_train", "vocab_size": vocab_size})

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from prepare.channel import Channel, ChannelClosedError, Frame
-from prepare.handoff import load_model
+from prepare.handoff import load_model, try_model
 
 _MESSAGE_LIMIT = 2000
 
@@ -79,19 +79,8 @@ def _logits(model: torch.nn.Module, inputs: torch.Tensor, vocab_size: int) -> to
     return logits
 
 
-def rehearse(path: str, length: int, device: str) -> None:
-    """Load the model and run it once on random tokens; raises what the scorer would meet."""
-    model = load_model(Path(path).read_bytes(), device)
-    inputs = torch.randint(256, (1, length), device=device)
-    with torch.inference_mode():
-        logits = model(inputs)
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 3 or tuple(logits.shape[:2]) != (1, length):
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise TypeError(f"model(idx) must return logits of shape (1, {length}, vocabulary); it returned {got}")
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "--rehearse":
-        rehearse(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+        try_model(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
     else:
         serve(Channel.from_fd(int(sys.argv[1])), sys.argv[2])

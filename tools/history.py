@@ -16,10 +16,10 @@ from .results import HistoryAnswer
 MAX_PER_PAGE = 50
 
 _ORDERS = {
-    "newest": "id DESC",
-    "oldest": "id",
-    "best": "val_bpb IS NULL, val_bpb, id",
-    "gain": "delta IS NULL, delta, id",
+    "newest": "rowid DESC",
+    "oldest": "rowid",
+    "best": "val_bpb IS NULL, val_bpb, rowid",
+    "gain": "delta IS NULL, delta, rowid",
 }
 
 

@@ -19,7 +19,7 @@ def read_program(lab: Lab) -> ProgramAnswer:
         session = lab.session()
     except NotReadyError:
         session = None
-    recent = lab.ledger.experiments("session = ?", session.tag, order="id DESC", limit=RECENT) if session else []
+    recent = lab.ledger.experiments("session = ?", session.tag, order="rowid DESC", limit=RECENT) if session else []
     champion = lab.champion(session) if session else None
     program = lab.program()
     if len(program) > _PROGRAM_CHARACTERS:

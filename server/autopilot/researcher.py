@@ -15,7 +15,7 @@ import anyio
 
 from ...lab.paths import WorkspacePaths
 from ...lab.states import Verdict
-from ...tools.results import ExperimentAnswer, ExperimentSummary, HistoryAnswer, SessionAnswer
+from ...tools.results import ExperimentAnswer, ExperimentSummary, HistoryAnswer, SessionAnswer, StatusAnswer
 from ...tools.revert import RevertAnswer
 from .client import AutopilotError, LabClient, ToolRefusedError
 from .strategy import Change, Proposal, Strategy, changes_in
@@ -66,6 +66,7 @@ class Autopilot:
         Raises:
             AutopilotError: the baseline got no number, or the server refuses everything.
         """
+        await self._settle_earlier()
         session = await self._client.call("start_session", SessionAnswer, tag="new", researcher=_NAME)
         self._observer.session_started(session)
         baseline = await self._run("baseline", "The number that every idea of this session is measured against.")
@@ -96,6 +97,13 @@ class Autopilot:
             experiments=[experiment for page in history for experiment in page.experiments],
             ledger_head=history[-1].ledger_head,
         )
+
+    async def _settle_earlier(self) -> None:
+        """Decide what a killed research left undecided, so that this session begins with the champion's train.py."""
+        status = await self._client.call("status", StatusAnswer)
+        for experiment_id in status.undecided:
+            answer = await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment_id)
+            await self._decide(answer)
 
     async def _run(self, description: str, hypothesis: str) -> ExperimentAnswer:
         """Run the workspace's train.py and wait for its verdict; leaving early abandons it."""

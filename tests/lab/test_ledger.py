@@ -82,9 +82,14 @@ def test_verify_names_what_was_edited_by_hand(ledger: Ledger, tmp_path: Path, ed
 
 def test_a_failed_transaction_leaves_no_event_and_no_row(ledger: Ledger) -> None:
     head = ledger.head()
-    with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
-        ledger.append("experiment_recorded", experiment(1))
-        ledger.append("experiment_recorded", experiment(1))
+
+    def record_twice() -> None:
+        with ledger.transaction():
+            ledger.append("experiment_recorded", experiment(1))
+            ledger.append("experiment_recorded", experiment(1))
+
+    with pytest.raises(sqlite3.IntegrityError):
+        record_twice()
     assert ledger.head() == head
     assert ledger.count_experiments() == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -165,7 +166,7 @@ def test_windows_start_and_end_at_line_borders_inside_one_document_and_never_ove
         assert end <= offsets[document]
         assert start in offsets or text[start - 1] == ord("\n")
         assert end in offsets or text[end - 1] == ord("\n")
-    assert all(left[1] <= right[0] for left, right in zip(windows, windows[1:], strict=False))
+    assert all(left[1] <= right[0] for left, right in itertools.pairwise(windows))
     assert windows == draw_windows(text, offsets, secret=b"one", total_bytes=20_000, window_bytes=512)
     assert windows != draw_windows(text, offsets, secret=b"two", total_bytes=20_000, window_bytes=512)
 

@@ -1,0 +1,58 @@
+"""The main job, as a user starts it: a lab, the built-in researcher over stdio, a chart and one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from autoresearch_mcp.lab import experiments
+from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.states import Decision
+
+MakeLab = Callable[..., Lab]
+
+
+def research(folder: Path, *, ideas: int) -> dict[str, Any]:
+    """Run `autoresearch research` and return its last line."""
+    command = [sys.executable, "-m", "autoresearch_mcp.server.cli", "research", "--lab", str(folder)]
+    options = ["--experiments", str(ideas), "--budget-seconds", "1.5", "--json"]
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, env=dict(os.environ), timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    return json.loads(line)
+
+
+@pytest.mark.slow
+def test_research_runs_a_session_and_a_second_one_goes_on_from_its_champion(make_lab: MakeLab, train_py: str) -> None:
+    train = train_py.replace("LEARNING_RATE", "EMBEDDING_LR")
+    lab = make_lab(train=train)
+    first = research(lab.root, ideas=1)
+    assert first["experiments"] == 2
+    assert first["kept"] + first["reverted"] == 2
+    assert Path(first["chart"]).read_bytes().startswith(b"\x89PNG")
+    assert first["best_val_bpb"] <= first["baseline_val_bpb"]
+    assert first["ledger_head"] == lab.ledger.head()
+    session = lab.ledger.sessions()[0]
+    champion = lab.champion_source(session)
+    assert lab.workspace.train.read_bytes() == champion
+
+    # A research that was killed leaves its idea in train.py, undecided; the next one settles it first.
+    lab.workspace.train.write_bytes(champion + b"\nLEFT_BEHIND = 1\n")
+    left, _ = experiments.propose(lab, description="left behind", hypothesis="")
+    second = research(lab.root, ideas=0)
+    assert lab.ledger.experiment(left.id).decision is not Decision.PENDING
+    assert second["session"] != first["session"]
+    assert second["experiments"] == 1
+    assert lab.ledger.session(second["session"]) is not None
+    assert b"LEFT_BEHIND" not in lab.workspace.train.read_bytes()
+    assert lab.ledger.verify() == []
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=lab.root, capture_output=True, text=True, check=True)
+    assert [line for line in status.stdout.splitlines() if "progress.png" in line] == []
