@@ -37,7 +37,8 @@ GateRule = Literal["any"]
 class Profile:
     """What a profile fixes: sizes of the task, and the noise to expect before a lab has measured its own.
 
-    ``context_length`` is in tokens, ``prior_sigma`` in bits per byte (standard deviation between seeds).
+    ``context_length`` is in tokens, ``prior_sigma`` in bits per byte (standard deviation between seeds). ``audits`` are made
+    of every run, ``keep_audits`` of one that could be kept; a row is audited once at most.
     """
 
     context_length: int
@@ -45,6 +46,7 @@ class Profile:
     validation_bytes: int
     window_bytes: int
     audits: int
+    keep_audits: int
     prior_sigma: float
 
 
@@ -56,6 +58,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             validation_bytes=320_000,
             window_bytes=2048,
             audits=40,
+            keep_audits=1_000_000,  # every row
             prior_sigma=0.02,
         ),
         "gpu": Profile(
@@ -64,6 +67,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             validation_bytes=60_000_000,
             window_bytes=16384,
             audits=1000,
+            keep_audits=1000,
             prior_sigma=0.002,
         ),
     }
@@ -108,7 +112,7 @@ class LimitsConfig(_Table):
     memory_mb: int = Field(
         default=0, ge=0, le=16_777_216, description="megabytes of memory from 0 to 16777216; 0 is 60 % of the machine"
     )
-    processes: int = Field(default=256, ge=1, le=65_536, description="processes and threads, from 1 to 65536")
+    processes: int = Field(default=256, ge=1, le=65_536, description="processes at the same time, from 1 to 65536")
     disk_mb: int = Field(default=2048, ge=1, le=16_777_216, description="megabytes of scratch space, from 1 to 16777216")
     log_kb: int = Field(default=1024, ge=1, le=1_048_576, description="kilobytes of log that are kept, from 1 to 1048576")
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .errors import DecisionError, NotReadyError
 from .executor import Progress, RunLostError, RunResult, RunSpec
 from .lab import Lab
 from .ledger import result_to_json
@@ -19,11 +20,12 @@ from .machine import cores, total_memory_mb
 from .policy import Measurement, judge
 from .records import Experiment, Run
 from .referee.harness import pinned_package
-from .states import Outcome, RunState, Verdict
+from .states import Outcome, RunState
 
 MAX_ATTEMPTS = 2
 _POLL_SECONDS = 0.2
 _LOCK_POLL_SECONDS = 0.02
+_LOCK_SECONDS = 40.0
 
 
 def dispatch(lab: Lab) -> None:
@@ -36,13 +38,15 @@ def dispatch(lab: Lab) -> None:
 @contextmanager
 def wait_for_dispatch_lock(lab: Lab) -> Iterator[None]:
     """Hold the dispatch lock for a block, so that no run starts meanwhile; dispatches afterwards."""
-    while True:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while time.monotonic() < deadline:
         with locked_if_free(lab.state.dispatch_lock) as ours:
             if ours:
                 yield
                 _dispatch_locked(lab)
                 return
         time.sleep(_LOCK_POLL_SECONDS)
+    raise DecisionError("Another server of this lab is busy and does not let go. Call cancel_experiment again.")
 
 
 def wait(lab: Lab, experiment_id: str, seconds: float, on_progress: Callable[[Progress], None] | None = None) -> Experiment:
@@ -97,7 +101,7 @@ def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> Non
             "keepable": judgement.keepable,
         },
     )
-    if experiment.is_baseline and judgement.verdict is Verdict.IMPROVED and session.champion is None:
+    if experiment.is_baseline and judgement.keepable and session.champion is None:
         kept = {"id": experiment.id, "session": session.tag, "version": session.version, "reason": "the baseline"}
         lab.ledger.append("experiment_kept", kept)
 
@@ -108,8 +112,13 @@ def _dispatch_locked(lab: Lab) -> None:
     busy = {run.device for run in lab.ledger.runs_in_state(RunState.RUNNING)}
     for run in lab.ledger.runs_in_state(RunState.QUEUED):
         if run.device not in busy:
+            try:
+                spec = _spec(lab, run)
+            except NotReadyError as error:  # its harness is gone: it can never be run
+                _finish(lab, run, lost_result(str(error)))
+                continue
             busy.add(run.device)
-            lab.executor.submit(_spec(lab, run))  # known already: a process died before it recorded the start
+            lab.executor.submit(spec)  # known already: a process died before it recorded the start
             lab.ledger.append("run_started", {"id": run.id, "attempt": run.attempt})
 
 
@@ -122,10 +131,14 @@ def _ingest(lab: Lab, run: Run) -> None:
             lab.ledger.append("run_retried", {"id": run.id, "reason": str(error)[-300:]})
             return
         result = lost_result(str(error))
-    if result is None:
-        return
+    if result is not None:
+        _finish(lab, run, result)
+
+
+def _finish(lab: Lab, run: Run, result: RunResult) -> None:
+    """Record a result, exactly once, with the verdict that follows from it."""
     with lab.ledger.transaction():
-        if lab.ledger.run(run.id).state is RunState.RUNNING:
+        if lab.ledger.run(run.id).state is not RunState.FINISHED:
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
             judge_experiment(lab, lab.ledger.experiment(run.experiment), result)
     session = lab.ledger.session(lab.ledger.experiment(run.experiment).session)
@@ -171,5 +184,6 @@ def _spec(lab: Lab, run: Run) -> RunSpec:
         validation_bytes=profile.validation_bytes,
         window_bytes=profile.window_bytes,
         audits=profile.audits,
+        keep_audits=profile.keep_audits,
         reference_window_nats=reference,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 
 from .candidate import check_candidate
 from .dispatch import dispatch, judge_experiment, wait_for_dispatch_lock
@@ -20,6 +21,7 @@ from .states import Decision, Outcome, RunState, Verdict
 WORKSPACE = "workspace"  # what `revert` takes instead of an id to discard edits that were never run
 MAX_DESCRIPTION = 500
 MAX_HYPOTHESIS = 2000
+_BACKUP_BYTES = 16 << 20
 _ENDED_WITHOUT_ANSWER = (Verdict.CANCELLED, Verdict.LOST)
 
 
@@ -38,7 +40,9 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
     source = lab.train_file()
     sha256 = sha256_hex(source)
     with lab.ledger.transaction():
+        session = _current(lab, session)
         if (known := _already_tried(lab, session, sha256)) is not None:
+            _ensure_ref(lab, known)
             return known, False
         champion = lab.champion(session)
         parent_source = None if champion is None else lab.champion_source(session)
@@ -82,7 +86,7 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
                 "device": device_of(lab.session_config(session).profile),
             },
         )
-    lab.git.update_ref(f"refs/autoresearch/{session.tag}/{experiment_id}", commit, None)
+    _ensure_ref(lab, lab.ledger.experiment(experiment_id))
     dispatch(lab)
     return lab.ledger.experiment(experiment_id), True
 
@@ -93,6 +97,8 @@ def cancel(lab: Lab, experiment_id: str) -> Experiment:
     with wait_for_dispatch_lock(lab):
         for run in lab.ledger.runs(experiment_id):
             if run.state is RunState.QUEUED:
+                with suppress(KeyError):  # started by a process that died before it said so
+                    lab.executor.cancel(run.attempt_id)
                 result = RunResult(outcome=Outcome.CANCELLED, reason="cancelled before it started")
                 with lab.ledger.transaction():
                     lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
@@ -107,34 +113,33 @@ def keep(lab: Lab, experiment_id: str, reason: str) -> Experiment:
 
     Raises `DecisionError` with the reason and the next step otherwise; nothing is changed then.
     """
-    experiment, session = _undecided(lab, experiment_id, Decision.KEPT)
-    if experiment.decision is Decision.KEPT:
-        lab.align_branch(session)
-        return experiment
+    with lab.ledger.transaction():
+        experiment, session = _undecided(lab, experiment_id, Decision.KEPT)
+        if experiment.decision is Decision.PENDING:
+            _keep(lab, experiment, session, reason.strip())
+    _ensure_ref(lab, experiment)
+    lab.align_branch(_current(lab, session))
+    return lab.ledger.experiment(experiment_id)
+
+
+def _keep(lab: Lab, experiment: Experiment, session: Session, reason: str) -> None:
     if not experiment.keepable:
         raise DecisionError(
-            f"{experiment_id} cannot be kept: it is {experiment.verdict}. {experiment.reason} "
-            f'Call revert("{experiment_id}", lesson=...) and go on from the champion.'
+            f"{experiment.id} cannot be kept: it is {experiment.verdict}. {experiment.reason} "
+            f'Call revert("{experiment.id}", lesson=...) and go on from the champion.'
         )
     if (moved := lab.align_branch(session)) is not None:
         raise DecisionError(moved)
     try:
         lab.ledger.append(
             "experiment_kept",
-            {
-                "id": experiment_id,
-                "session": session.tag,
-                "version": experiment.parent_version,
-                "reason": reason.strip(),
-            },
+            {"id": experiment.id, "session": session.tag, "version": experiment.parent_version, "reason": reason},
         )
     except StaleChampionError:
         raise DecisionError(
-            f"{experiment_id} was judged against {experiment.parent}, but the champion is {session.champion} now: a stale "
-            f'win. Call revert("{experiment_id}", lesson=...), repeat the change on the champion, and run_experiment.'
+            f"{experiment.id} was judged against {experiment.parent}, but the champion is {session.champion} now: a stale "
+            f'win. Call revert("{experiment.id}", lesson=...), repeat the change on the champion, and run_experiment.'
         ) from None
-    lab.align_branch(_session_of(lab, experiment))
-    return lab.ledger.experiment(experiment_id)
 
 
 def revert(lab: Lab, experiment_id: str, lesson: str) -> tuple[Experiment | None, str | None]:
@@ -144,19 +149,22 @@ def revert(lab: Lab, experiment_id: str, lesson: str) -> tuple[Experiment | None
     """
     if experiment_id == WORKSPACE:
         return None, restore_train_file(lab, lab.session(), expected=None)
-    experiment, session = _undecided(lab, experiment_id, Decision.REVERTED)
-    if experiment.decision is Decision.PENDING:
-        lab.ledger.append("experiment_reverted", {"id": experiment_id, "lesson": lesson.strip()})
+    with lab.ledger.transaction():
+        experiment, session = _undecided(lab, experiment_id, Decision.REVERTED)
+        if experiment.decision is Decision.PENDING:
+            lab.ledger.append("experiment_reverted", {"id": experiment_id, "lesson": lesson.strip()})
     return lab.ledger.experiment(experiment_id), restore_train_file(lab, session, expected=experiment)
 
 
 def restore_train_file(lab: Lab, session: Session, *, expected: Experiment | None) -> str | None:
     """Write the champion's train.py into the workspace; content that is not ``expected`` is saved under a ref first."""
     wanted = lab.champion_source(session)
+    if lab.workspace.train.is_file() and lab.workspace.train.stat().st_size > _BACKUP_BYTES:
+        raise DecisionError(f"{lab.workspace.train} is too large to be saved: move it away, then call revert again.")
     try:
-        current: bytes | None = lab.train_file()
+        current: bytes | None = lab.train_file(_BACKUP_BYTES)
     except CandidateError:
-        current = None  # missing, a link, or oversized: replaced, and a link's target stays untouched
+        current = None  # missing or a link: replaced, and a link's target stays untouched
     if current == wanted:
         return None
     backup = None
@@ -183,6 +191,20 @@ def _undecided(lab: Lab, experiment_id: str, wanted: Decision) -> tuple[Experime
             "Edit trainer/train.py and call run_experiment to try something else."
         )
     return experiment, _session_of(lab, experiment)
+
+
+def _ensure_ref(lab: Lab, experiment: Experiment) -> None:
+    """Make the ref that protects a candidate's commit, if a process died before it did."""
+    name = f"refs/autoresearch/{experiment.session}/{experiment.id}"
+    if lab.git.ref(name) is None:
+        lab.git.update_ref(name, experiment.commit, None)
+
+
+def _current(lab: Lab, session: Session) -> Session:
+    """Return the session as it stands now: another server may have kept something meanwhile."""
+    current = lab.ledger.session(session.tag)
+    assert current is not None, "a session is never removed"
+    return current
 
 
 def _session_of(lab: Lab, experiment: Experiment) -> Session:
@@ -219,8 +241,8 @@ def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
             "The session has no baseline yet, and trainer/train.py differs from the file it started with. "
             f'Call revert("{WORKSPACE}") (your edit is saved first), then run_experiment(description="baseline").'
         )
-    if any(experiment.verdict is None for experiment in lab.ledger.experiments("session = ?", session.tag)):
-        raise CandidateError(f'The baseline {baselines[-1].id} is still running. Call wait_experiment("{baselines[-1].id}").')
+    for running in lab.ledger.experiments("session = ? AND verdict IS NULL", session.tag):
+        raise CandidateError(f'The baseline {running.id} is still running. Call wait_experiment("{running.id}").')
 
 
 def _commit_message(

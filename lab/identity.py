@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import uuid
 from contextlib import suppress
@@ -68,8 +69,11 @@ def _state_folder(lab_id: str, root: Path) -> StatePaths:
         write_json(folder / "lab.json", {"id": lab_id, "root": str(root)})
     if not state.validation_secret.exists():
         temporary = folder / f".secret.{uuid.uuid4()}"
-        temporary.write_bytes(secrets.token_bytes(_SECRET_BYTES))
-        temporary.chmod(0o600)
+        with temporary.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(secrets.token_bytes(_SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
         with suppress(FileExistsError):  # another process was first; its secret counts
             state.validation_secret.hardlink_to(temporary)
         temporary.unlink()

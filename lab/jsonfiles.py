@@ -12,7 +12,7 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
     """Replace ``path`` atomically; ``durable`` also waits for the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w") as file:
-        json.dump(value, file)
+        json.dump(value, file, allow_nan=False)
         if durable:
             file.flush()
             os.fsync(file.fileno())

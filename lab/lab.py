@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..prepare.errors import PrepareError
 from . import machine
+from .candidate import MAX_SOURCE_BYTES
 from .config import CONFIG_NAME, LabConfig, load_config
 from .errors import GitError, NotReadyError
 from .executor import Executor
@@ -22,13 +23,13 @@ from .git import GitRepository, validate_tag
 from .identity import Identity, establish_identity, known_labs
 from .ledger import Ledger
 from .local_executor import LocalExecutor
+from .locks import locked
 from .paths import TRAIN_FILE, StatePaths, WorkspacePaths
 from .records import Experiment, Session
 from .referee.harness import pin_harness
 
 NEW_SESSION = "new"  # the tag that asks for a new session under a free name
 _PROGRAM_BYTES = 262_144
-_TRAIN_BYTES = 65_536
 
 
 class Lab:
@@ -59,13 +60,14 @@ class Lab:
                 f"{root} holds {CONFIG_NAME} but is not the top of its git repository ({git.root}). "
                 f"A lab is a repository of its own: run `autoresearch init {root}`"
             )
-        identity = establish_identity(git.common_dir, root, renew=renew_identity)
-        ledger = Ledger(identity.state.ledger)
-        if ledger.latest_harness() is None:
-            with ledger.transaction():
-                ledger.append("lab_created", {"lab": identity.id, "root": str(root)})
-                ledger.append("harness_pinned", {"sha256": pin_harness(identity.state.harness)})
         config = load_config(root / CONFIG_NAME)
+        with locked(git.common_dir / "autoresearch.lock"):  # the first opening happens once
+            identity = establish_identity(git.common_dir, root, renew=renew_identity)
+            ledger = Ledger(identity.state.ledger)
+            if ledger.latest_harness() is None:
+                with ledger.transaction():
+                    ledger.append("lab_created", {"lab": identity.id, "root": str(root)})
+                    ledger.append("harness_pinned", {"sha256": pin_harness(identity.state.harness)})
         executor = LocalExecutor(identity.state, devices=[machine.device_of(config.profile)])
         lab = cls(root=root, git=git, identity=identity, ledger=ledger, executor=executor)
         lab._budget_seconds = budget_seconds
@@ -89,9 +91,9 @@ class Lab:
         """Return the text of program.md."""
         return read_regular_file(self.root, "program.md", _PROGRAM_BYTES).decode(errors="replace")
 
-    def train_file(self) -> bytes:
+    def train_file(self, limit_bytes: int = MAX_SOURCE_BYTES) -> bytes:
         """Return the bytes of the workspace's train.py; raises `CandidateError` for a link or an oversized file."""
-        return read_regular_file(self.root, TRAIN_FILE, _TRAIN_BYTES)
+        return read_regular_file(self.root, TRAIN_FILE, limit_bytes)
 
     # -- sessions ---------------------------------------------------------------------------------------------------------
 
@@ -114,13 +116,20 @@ class Lab:
         Without a ``tag``, goes on with the newest session if its numbers are still comparable, else begins one named after
         today. Raises `NotReadyError` when the corpus is not prepared, or when ``tag`` exists in another comparability group.
         """
+        with self.ledger.transaction():  # two that begin at once do not take the same name
+            session, is_new = self._start_session(tag, researcher)
+        self.align_branch(session)
+        self._session_tag = session.tag
+        return session, is_new
+
+    def _start_session(self, tag: str | None, researcher: str) -> tuple[Session, bool]:
         group, config = self.comparability_group(), self.config()
         if tag == NEW_SESSION:
             tag = self._free_tag()
         if tag is None:
             newest = next(iter(self.ledger.sessions()), None)
             if newest is not None and newest.group == group:
-                return self._enter(newest), False
+                return newest, False
             tag = self._free_tag()
         existing = self.ledger.session(validate_tag(tag))
         if existing is not None:
@@ -129,7 +138,7 @@ class Lab:
                     f"Session {tag!r} was measured under other conditions (corpus, budget, harness, device or torch), so new "
                     "numbers could not be compared with its own. Call start_session with a new tag."
                 )
-            return self._enter(existing), False
+            return existing, False
         train = self.train_file()
         base_commit = self._base_commit(tag, train)
         self.ledger.append(
@@ -148,8 +157,7 @@ class Lab:
         )
         session = self.ledger.session(tag)
         assert session is not None
-        self.align_branch(session)
-        return self._enter(session), True
+        return session, True
 
     def champion(self, session: Session) -> Experiment | None:
         """Return the best kept experiment, or None before the baseline has been measured."""
@@ -228,10 +236,6 @@ class Lab:
         return hashlib.sha256(json.dumps(self.conditions(), sort_keys=True).encode()).hexdigest()[:12]
 
     # -- private ----------------------------------------------------------------------------------------------------------
-
-    def _enter(self, session: Session) -> Session:
-        self._session_tag = session.tag
-        return session
 
     def _free_tag(self) -> str:
         today = f"{datetime.date.today():%b%d}".lower()

@@ -57,7 +57,10 @@ class Ledger:
             if self._db.in_transaction:  # nested: the outer one decides
                 yield
                 return
-            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                raise LedgerError(f"{self._path} is busy or cannot be written ({error}). Call again.") from error
             try:
                 yield
                 self._db.execute("COMMIT")
@@ -161,7 +164,11 @@ class Ledger:
                     problems.append(f"event {number} ({kind}) was changed, or one before it was removed")
                     return problems
                 previous = row["sha256"]
-                APPLY[kind](replay, json.loads(row["body"]), row["at"])
+                try:
+                    APPLY[kind](replay, json.loads(row["body"]), row["at"])
+                except (KeyError, ValueError, TypeError, sqlite3.Error, StaleChampionError) as error:
+                    problems.append(f"event {number} ({kind}) cannot follow from those before it: {error!r}")
+                    return problems
             for table, key in TABLES.items():
                 query = f"SELECT * FROM {table} ORDER BY {key}"
                 stored = [tuple(row) for row in self._all(query)]
@@ -200,7 +207,8 @@ def result_to_json(result: RunResult) -> dict[str, Any]:
 
 
 def _canonical(payload: Mapping[str, Any]) -> str:
-    return json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be stored
 
 
 def _chain(previous: str, kind: str, at: float, body: str) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,6 +27,7 @@ from .states import Outcome, RunState
 
 _POLL_SECONDS = 0.1
 _LAUNCH_LIMIT_SECONDS = 30.0
+_LAST_WORDS_BYTES = 500
 
 
 class LocalExecutor:
@@ -76,7 +77,9 @@ class LocalExecutor:
 
     def result(self, run_id: str) -> RunResult | None:
         """Return the result; raises `RunLostError` when there is none and the runner is dead."""
-        paths = self._paths(run_id)
+        paths = self._state.run(run_id)
+        if not paths.root.is_dir():
+            raise RunLostError("its run folder is gone")
         if (result := read_result(paths)) is not None:
             return result
         with locked_if_free(paths.runner_lock) as dead:
@@ -85,6 +88,8 @@ class LocalExecutor:
             if (result := read_result(paths)) is not None:  # written between the two looks
                 return result
             _end_orphans(paths)
+            if paths.cancel.exists():
+                return RunResult(outcome=Outcome.CANCELLED, reason="cancelled; its runner died")
             raise RunLostError(_last_words(paths))
 
     def progress(self, run_id: str) -> Progress | None:
@@ -93,7 +98,7 @@ class LocalExecutor:
 
     def log(self, run_id: str, offset: int = 0, limit: int = 65_536) -> bytes:
         try:
-            with self._paths(run_id).log.open("rb") as file:
+            with self._state.run(run_id).log.open("rb") as file:
                 file.seek(offset)
                 return file.read(limit)
         except FileNotFoundError:
@@ -137,9 +142,18 @@ class LocalExecutor:
     def _launch(self, spec: RunSpec, paths: RunPaths, lock_fd: int) -> None:
         """Start the runner from the pinned harness. It inherits the lock, so there is no moment when nobody holds it."""
         starter = Path(spec.harness) / "lab" / "referee" / "__main__.py"
-        with paths.runner_log.open("ab") as output:
+        with paths.runner_log.open("ab") as output, suppress(subprocess.SubprocessError):
+            # A start that fails frees the lock without a result, which is how a dead runner looks: tried again, then lost.
             subprocess.run(
-                [sys.executable, "-s", "-B", str(starter), str(paths.root), str(lock_fd)],
+                [
+                    sys.executable,
+                    "-s",
+                    "-B",
+                    f"-Xpycache_prefix={paths.root / 'none'}",  # only the pinned sources count, no cached bytecode
+                    str(starter),
+                    str(paths.root),
+                    str(lock_fd),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -180,21 +194,22 @@ class LocalExecutor:
 
 
 def _end_orphans(paths: RunPaths) -> None:
-    """End what a killed runner left behind. Only a process whose working folder is this run's is touched."""
-    processes = read_json(paths.processes) or {}
-    pid = processes.get("candidate")
-    if pid is None:
-        return
-    try:
-        if Path(psutil.Process(pid).cwd()) == paths.code:
-            os.killpg(pid, signal.SIGKILL)
-    except (psutil.Error, ProcessLookupError):
-        return
+    """End what a killed runner left behind: the sessions that it started, and whatever works in the run's folder."""
+    root, sessions = paths.root.resolve(), set((read_json(paths.processes) or {}).get("sessions", []))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if Path(process.cwd()).is_relative_to(root) or (
+                os.getsid(process.pid) in sessions and process.create_time() >= paths.spec.stat().st_mtime - 1.0
+            ):
+                process.kill()
 
 
 def _last_words(paths: RunPaths) -> str:
+    """Return the end of what the runner itself said."""
     try:
-        return paths.runner_log.read_text(errors="replace")[-500:].strip() or "the runner was killed"
+        with paths.runner_log.open("rb") as file:
+            file.seek(max(0, paths.runner_log.stat().st_size - _LAST_WORDS_BYTES))
+            return file.read().decode(errors="replace").strip() or "the runner was killed"
     except FileNotFoundError:
         return "the runner was killed"
 

@@ -14,6 +14,12 @@ import psutil
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")  # the best first
 
 
+def command_path() -> str:
+    """Return how to call this program from a shell or a client: the console script beside the interpreter, if it is there."""
+    script = Path(sys.executable).with_name("autoresearch")
+    return str(script) if script.exists() else "autoresearch"
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

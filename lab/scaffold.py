@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+import json
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from .config import CONFIG_NAME, ProfileName, load_config, render_config
 from .errors import GitError, NotReadyError
 from .files import write_atomically
 from .git import GitRepository
+from .machine import command_path
 from .paths import TRAIN_FILE
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -24,17 +24,18 @@ def create_lab(folder: Path, *, budget_seconds: float | None = None, profile: Pr
     A new folder becomes a git repository with one commit. In a repository that has commits the new files stay uncommitted,
     for its owner to look at. Raises `NotReadyError` inside another repository's working tree, unless that ignores the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
-    git = _repository(folder)
     wanted = {
-        CONFIG_NAME: render_config(budget_seconds=budget_seconds or 300.0, profile=profile).encode(),
+        CONFIG_NAME: render_config(
+            budget_seconds=300.0 if budget_seconds is None else budget_seconds, profile=profile
+        ).encode(),
         "program.md": (_PACKAGE / "program.md").read_bytes(),
         "AGENTS.md": (_PACKAGE / "AGENTS.md").read_bytes(),
         TRAIN_FILE: (_PACKAGE / "trainer" / "train.py").read_bytes(),
         ".mcp.json": _mcp_json(folder).encode(),
         ".gitignore": _GITIGNORE.encode(),
     }
+    git = _repository(folder)
     made = []
     for name, content in wanted.items():
         path = folder / name
@@ -66,9 +67,11 @@ def _repository(folder: Path) -> GitRepository:
 
 
 def _mcp_json(folder: Path) -> str:
-    command = shutil.which("autoresearch", path=str(Path(sys.executable).parent)) or "autoresearch"
-    return (
-        '{\n  "mcpServers": {\n    "autoresearch": {\n      "type": "stdio",\n'
-        f'      "command": "{command}",\n      "args": ["serve", "--lab", "{folder}"],\n'
-        '      "env": { "AUTORESEARCH_MAX_WAIT": "110" },\n      "timeout": 900000\n    }\n  }\n}\n'
-    )
+    server = {
+        "type": "stdio",
+        "command": command_path(),
+        "args": ["serve", "--lab", str(folder)],
+        "env": {"AUTORESEARCH_MAX_WAIT": "110"},
+        "timeout": 900_000,
+    }
+    return json.dumps({"mcpServers": {"autoresearch": server}}, indent=2) + "\n"

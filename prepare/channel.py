@@ -100,6 +100,8 @@ class Channel:
                 chunk = self._read_chunk()
             except BlockingIOError:
                 break
+            except ConnectionError:  # it died with unread data; what it said before still counts
+                chunk = b""
             if not chunk:
                 closed = True
                 break

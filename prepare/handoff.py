@@ -46,9 +46,14 @@ def uncompiled(model: torch.nn.Module) -> torch.nn.Module:
 def save_model(model: torch.nn.Module, path: Path) -> None:
     """Write the uncompiled module in evaluation mode to ``path``; classes of train.py travel by value."""
     module = uncompiled(model)
+    training = {part: part.training for part in module.modules()}
     module.eval()
     module.zero_grad(set_to_none=True)
-    path.write_bytes(_dumps(module))
+    try:
+        path.write_bytes(_dumps(module))
+    finally:
+        for part, mode in training.items():
+            part.training = mode
 
 
 def load_model(data: bytes, device: str) -> torch.nn.Module:

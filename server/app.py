@@ -8,6 +8,7 @@ says which command makes one.
 from __future__ import annotations
 
 import inspect
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -69,13 +70,13 @@ def build_server(open_lab: Callable[[], Lab]) -> MCPServer:
 
     @asynccontextmanager
     async def lifespan(_: MCPServer) -> AsyncIterator[LabHolder]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(holder.keep_dispatching)
-            try:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(holder.keep_dispatching)
                 yield holder
-            finally:
                 tasks.cancel_scope.cancel()
-                holder.close()
+        finally:
+            holder.close()
 
     server = MCPServer(
         "autoresearch",
@@ -153,5 +154,5 @@ def _dispatch_quietly(lab: Lab) -> None:
     """Dispatch between calls; what fails here fails again, and is told, in the next call."""
     try:
         dispatch(lab)
-    except LabError:
+    except (LabError, PrepareError, OSError, sqlite3.Error):
         return

@@ -27,14 +27,6 @@ _TAIL = 0.7  # experiments that the axis goes on for after the last
 _LABELS = 14  # kept points with words; the largest gains go first
 _LABEL_CHARACTERS = 34
 _LINE_PARTS = 12  # points of the line between two experiments that a label must not cover
-_OFFSETS = (
-    ((8, 7), "left"),
-    ((8, -15), "left"),
-    ((-8, -15), "right"),
-    ((8, -28), "left"),
-    ((-8, -28), "right"),
-    ((8, 24), "left"),
-)  # points from the marker, and the side that stays there
 _HEADROOM = 0.5  # of the range of the kept values: what lies higher above them is drawn at the edge
 _LEAST_HEADROOM = 0.1  # bits per byte
 _LEAST_RANGE = 0.05  # bits per byte: smaller differences are noise at budgets of seconds, and should look flat

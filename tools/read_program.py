@@ -47,8 +47,8 @@ def rules(lab: Lab) -> list[str]:
     return [
         "Only trainer/train.py counts: the server runs its bytes with its own copy of everything else.",
         f"Each experiment trains {config.budget.seconds:g} {clock}; the clock starts at the first make_dataloader call.",
-        "val_bpb is measured by the server in other processes, on text that train.py never sees; lower is better.",
-        "The seed is the server's. Runs have no corpus, no validation text and a fresh scratch folder.",
+        "val_bpb is measured by the server in other processes, on text that train.py is never given; lower is better.",
+        "The seed is the server's. A run is given no validation text, and a fresh scratch folder.",
         f"Gate '{config.gate.rule}': keep is allowed when val_bpb is below the parent's and not worse beyond noise, or when it "
         f"is within noise and train.py got shorter. Noise between seeds: {sigma}.",
         "Every candidate is stored; revert loses nothing. keep and revert are final for an experiment.",

@@ -12,10 +12,11 @@ from .describe import next_without_experiment, summarise, undecided_ids
 from .results import StatusAnswer
 
 ISOLATION = (
-    "Prevented here: train.py cannot start its own clock, see training data before it starts, report its own val_bpb, or "
-    "outlive its run. Only evident: whatever has this user's rights (an agent with a shell, a hostile train.py) can read and "
-    "change files of this user, the record included; `autoresearch verify` shows a changed record. Run the server as another "
-    "user, in a container or on another host to make that impossible."
+    "Prevented here: train.py cannot start its own clock, report its own val_bpb, or outlive its run, and it is given no "
+    "training data before the clock starts and no validation data at all. Only evident: whatever has this user's rights (an "
+    "agent with a shell, a hostile train.py that searches the disk) can read and change files of this user, the record "
+    "included; `autoresearch verify` shows a changed record. Run the server as another user, in a container or on another "
+    "host to make that impossible."
 )
 
 

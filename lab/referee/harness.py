@@ -11,6 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
+from ..errors import NotReadyError
+
 _PACKAGE = "autoresearch_mcp"
 _PARTS = ("lab", "prepare")
 
@@ -53,10 +55,13 @@ def pin_harness(destination: Path) -> str:
 
 
 def pinned_package(destination: Path, sha256: str) -> Path:
-    """Return the package folder of a pinned harness; raises `ValueError` when its bytes are not the pinned ones."""
+    """Return the package folder of a pinned harness; raises `NotReadyError` when its bytes are not the pinned ones."""
     package = destination / sha256 / _PACKAGE
     if not package.is_dir() or harness_sha256(package) != sha256:
-        raise ValueError(f"the pinned harness {sha256[:12]} is missing or was changed")
+        raise NotReadyError(
+            f"The pinned harness {package} is missing or was changed, so nothing can be run with it. Remove the folder "
+            f"{package.parent}, run `autoresearch init` and begin a new session."
+        )
     return package
 
 

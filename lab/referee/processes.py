@@ -18,7 +18,9 @@ import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_ROUNDS = 200
+_EMPTY_LOOKS = 2  # a look may miss a process while its siblings exit
 _ROUND_SECONDS = 0.02
+END_SECONDS = 5.0  # for a killed process to be gone; a driver can hold one for ever
 
 
 def adopt_orphans() -> bool:
@@ -49,7 +51,7 @@ class ProcessTree:
                 process = psutil.Process(pid)
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except psutil.NoSuchProcess:
+            except psutil.Error:
                 continue
         return found
 
@@ -86,18 +88,18 @@ class ProcessTree:
 
     def kill(self) -> int:
         """Kill every member until none is left; return how many survived (0, or something is badly wrong)."""
+        empty_looks = 0
         for _ in range(_KILL_ROUNDS):
             if self._root_pid is not None:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._root_pid, signal.SIGKILL)
             members = self.members()
             for process in members:
-                try:
+                with suppress(psutil.Error):
                     process.kill()
-                except psutil.NoSuchProcess:
-                    continue
             self._reap()
-            if not members:
+            empty_looks = 0 if members else empty_looks + 1
+            if empty_looks == _EMPTY_LOOKS:
                 return 0
             time.sleep(_ROUND_SECONDS)
         return len(self.members())

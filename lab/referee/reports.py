@@ -6,7 +6,6 @@ The candidate's numbers are shown, never scored; they are cleaned here, because 
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from typing import Literal
@@ -15,6 +14,8 @@ from ..jsonfiles import write_json
 from ..paths import RunPaths
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_OURS = ("step", "seconds")  # what a point says besides the metrics
+_LARGEST = 2**53  # also leaves NaN and infinity out, which compare as false
 _MAX_METRICS = 16
 _MAX_POINTS = 20_000
 _PROGRESS_INTERVAL_SECONDS = 0.25
@@ -44,12 +45,14 @@ class Reports:
     def point(self, header: dict, elapsed_seconds: float) -> None:
         """Take one report of the candidate; what is not a name and a finite number is left out."""
         step, metrics = header.get("step"), header.get("metrics")
-        if not isinstance(step, int) or not isinstance(metrics, dict) or self._points >= _MAX_POINTS:
+        if type(step) is not int or not 0 <= step < _LARGEST or not isinstance(metrics, dict):
+            return
+        if self._points >= _MAX_POINTS:
             return
         self._metrics = {
             name: float(value)
             for name, value in list(metrics.items())[:_MAX_METRICS]
-            if _NAME.fullmatch(name) and isinstance(value, (int, float)) and math.isfinite(value)
+            if _NAME.fullmatch(name) and name not in _OURS and type(value) in (int, float) and abs(value) < _LARGEST
         }
         self.last_step = step
         self._points += 1

@@ -1,9 +1,9 @@
 """The runner: one process for one run, detached from the server, that times, confines, scores and records it.
 
 Guarantees: no training token reaches the candidate before the clock has started; at the deadline the whole process tree
-ends; the number comes from the scorer and never from what the candidate printed; result.json is written once, whole, as the
-last act. Does not: decide anything, or write to the ledger. If this process dies, nothing is recorded, and whoever finds
-its lock free starts the run again or declares it lost.
+ends; the number comes from the scorer and never from what the candidate printed; result.json is written once, whole, as
+the last act that counts. Does not: decide anything, or write to the ledger. If this process dies, nothing is recorded,
+and whoever finds its lock free starts the run again or declares it lost.
 """
 
 from __future__ import annotations
@@ -38,16 +38,19 @@ from ..states import Outcome
 from . import sandbox
 from .clock import BudgetClock
 from .log import CappedLog
-from .processes import ProcessTree, adopt_orphans
+from .processes import END_SECONDS, ProcessTree, adopt_orphans
 from .reports import Reports
 from .scorer import InvalidModelError, Score, Scorer
 from .specfile import read_spec, write_result
 from .windows import draw_windows, encode_rows
+from .workers import NAMES, ScoringWorkers, WorkerError
 
 TICK_SECONDS = 0.1
-_WORKER_READY_SECONDS = 120.0
+_SEND_SECONDS = 0.5  # a candidate that does not read its answers waits for nobody else
+_MAX_OPENINGS = 4 * len(VOCAB_SIZES)  # an honest file opens each vocabulary once
+_REASON_CHARACTERS = 2000
+_BLOCK_BYTES = 4096  # what an empty file or a folder counts for
 _SECONDS = struct.Struct("<d")
-_WORKERS = ("bulk", "audit")
 
 
 class RunEndedError(Exception):
@@ -56,7 +59,7 @@ class RunEndedError(Exception):
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
         self.outcome = outcome
-        self.reason = reason
+        self.reason = reason[:_REASON_CHARACTERS]
 
 
 def run(folder: Path) -> None:
@@ -75,13 +78,10 @@ def run(folder: Path) -> None:
             fields = runner.execute()
         finally:
             os.close(device_lock)
-        result = RunResult(**fields, total_seconds=round(time.monotonic() - started, 3))
     except RunEndedError as ended:
-        facts = runner.facts()
-        total = round(time.monotonic() - started, 3)
-        result = RunResult(outcome=ended.outcome, reason=ended.reason, total_seconds=total, **facts)
-    shutil.rmtree(paths.scratch, ignore_errors=True)
-    write_result(paths, result)
+        fields = {"outcome": ended.outcome, "reason": ended.reason, **runner.facts()}
+    write_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
+    _remove(paths.scratch)
 
 
 def _wait_for_device(spec: RunSpec, paths: RunPaths) -> int:
@@ -105,6 +105,7 @@ class _Training:
     end: float | None = None
     cpu_seconds: float = 0.0  # of the tree since the process was started
     handoff: dict | None = None
+    openings: int = 0
 
 
 class Runner:
@@ -117,7 +118,10 @@ class Runner:
         self._corpus: Corpus = open_corpus(spec.corpus)
         self._log = CappedLog(paths.log, limit_bytes=spec.log_kb * 1024)
         self._reports = Reports(paths)
-        self._workers: list[tuple[subprocess.Popen[bytes], Channel]] = []
+        limits = sandbox.Limits(memory_mb=spec.memory_mb, file_mb=spec.disk_mb)
+        self._limits = limits
+        self._workers = ScoringWorkers(spec, paths, limits)
+        self._vocab_sizes = self._corpus.manifest.vocab_sizes
         self._training: _Training | None = None
         self._scoring_seconds: float | None = None
         self._clock_page = self._open_clock()
@@ -133,7 +137,8 @@ class Runner:
             assert self._training is not None
             score = self._score(self._training.handoff or {})
         finally:
-            self._end_workers()
+            self._workers.end()
+            ProcessTree(None, set()).kill()
         return {
             "outcome": Outcome.SCORED,
             "reason": "scored",
@@ -175,19 +180,18 @@ class Runner:
         ours, theirs = Channel.pair()
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
-        for name in _WORKERS:
-            self._workers.append(self._start_worker(self._paths.scratch / name))
+        self._workers.start()
         process = self._start_candidate(theirs.fileno(), write_end)
         theirs.close()
         os.close(write_end)
-        spared = {worker.pid for worker, _ in self._workers}
-        training = self._training = _Training(process=process, tree=ProcessTree(process.pid, spared))
-        write_json(self._paths.processes, {"runner": os.getpid(), "candidate": process.pid})
+        training = self._training = _Training(process=process, tree=ProcessTree(process.pid, self._workers.pids))
+        write_json(self._paths.processes, {"sessions": [process.pid, *self._workers.pids]})  # each leads a session
         try:
             self._watch(training, ours, read_end)
         finally:
             survivors = training.tree.kill()
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=END_SECONDS)
             if training.end is None:
                 training.end = time.monotonic()
             self._log.read_from(read_end)
@@ -204,7 +208,7 @@ class Runner:
         selector = selectors.DefaultSelector()
         selector.register(output_fd, selectors.EVENT_READ)
         selector.register(channel, selectors.EVENT_READ)
-        exit_fd = os.pidfd_open(training.process.pid) if hasattr(os, "pidfd_open") else None
+        exit_fd = _exit_descriptor(training.process.pid)
         if exit_fd is not None:
             selector.register(exit_fd, selectors.EVENT_READ)
         channel_open = True
@@ -249,26 +253,36 @@ class Runner:
             self._hand_over_data(training, channel, header.get("vocab_size"))
         elif header["type"] == "handoff":
             vocab_size, batch_size = header.get("vocab_size"), header.get("batch_size")
-            if vocab_size not in VOCAB_SIZES or not isinstance(batch_size, int):
+            if type(vocab_size) is not int or vocab_size not in self._vocab_sizes or type(batch_size) is not int:
                 raise RunEndedError(Outcome.INVALID, f"evaluate_bpb named an unknown vocabulary of {vocab_size!r}")
             training.handoff = {"vocab_size": vocab_size, "batch_size": batch_size}
 
     def _hand_over_data(self, training: _Training, channel: Channel, vocab_size: object) -> None:
         """Start the clock, then pass the tokens; building them, and waiting for the scorers, comes before."""
-        if not isinstance(vocab_size, int) or vocab_size not in VOCAB_SIZES:
-            channel.send({"type": "refused", "message": f"no vocabulary of {vocab_size!r}"}, timeout_seconds=1.0)
+        if training.end is not None:
+            return  # it asked, and was gone before it could be answered
+        training.openings += 1
+        if training.openings > _MAX_OPENINGS:
+            raise RunEndedError(Outcome.INVALID, "train.py opened the training data too often; open each vocabulary once")
+        if type(vocab_size) is not int or vocab_size not in self._vocab_sizes:
+            message = f"no vocabulary of {vocab_size!r}; there are {self._vocab_sizes}"[:_REASON_CHARACTERS]
+            with suppress(ChannelClosedError):
+                channel.send({"type": "refused", "message": message}, timeout_seconds=_SEND_SECONDS)
             return
+        if training.start is None:
+            try:
+                self._workers.wait_until_ready(lambda: self._check(training))
+            except WorkerError as error:
+                raise RunEndedError(Outcome.CRASHED, f"{error} (see [limits] memory_mb)") from None
         tokens_fd = os.open(self._corpus.token_store(vocab_size), os.O_RDONLY)
         clock_fd = os.open(self._paths.clock, os.O_RDONLY)
         try:
             if training.start is None:
-                for _, worker in self._workers:
-                    worker.receive(timeout_seconds=_WORKER_READY_SECONDS)
                 self._measure(training)
                 training.cpu_at_start = training.cpu_seconds
                 training.start = time.monotonic()
                 self._reports.phase("training")
-            channel.send({"type": "start"}, fds=(tokens_fd, clock_fd), timeout_seconds=5.0)
+            channel.send({"type": "start"}, fds=(tokens_fd, clock_fd), timeout_seconds=_SEND_SECONDS)
         except ChannelClosedError:
             return  # the candidate is gone; its exit says the rest
         finally:
@@ -327,12 +341,14 @@ class Runner:
     def _judge_exit(self, training: _Training) -> None:
         """Decide whether there is a model to score."""
         code = training.process.returncode
+        if code is None:
+            raise RunEndedError(Outcome.INVALID, "train.py's process could not be ended")
         if training.start is not None and training.end is not None:
             wall, cpu = training.end - training.start, training.cpu_seconds - training.cpu_at_start
             if self._clock.expired(wall_seconds=wall, cpu_seconds=cpu):
                 raise RunEndedError(Outcome.TIMED_OUT, self._overrun_reason())
         if code != 0:
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+            how = f"was ended by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
             raise RunEndedError(Outcome.CRASHED, f"train.py {how}; its log says why")
         if training.handoff is None:
             raise RunEndedError(Outcome.CRASHED, "train.py ended without evaluate_bpb(model, tokenizer, batch_size)")
@@ -363,21 +379,22 @@ class Runner:
             padding=padding,
             rng=rng,
         )
-        (_, bulk), (_, audit) = self._workers
+        bulk, audit = self._workers.channels
         scorer = Scorer(
             bulk=bulk,
             audit=audit,
             deadline=began + spec.scoring_seconds,
             on_progress=self._on_scoring_progress,
         )
-        model_fd = self._open_model()
+        model_fds = self._open_model_twice()
         try:
             return scorer.score(
-                model_fd,
+                model_fds,
                 rows,
                 vocab_size=vocab_size,
                 batch_rows=handoff["batch_size"],
                 audits=spec.audits,
+                keep_audits=spec.keep_audits,
                 reference_window_nats=spec.reference_window_nats,
                 decoys=padding,
                 rng=rng,
@@ -385,13 +402,23 @@ class Runner:
         except InvalidModelError as error:
             raise RunEndedError(Outcome.INVALID, str(error)) from None
         finally:
-            os.close(model_fd)
+            for model_fd in model_fds:
+                os.close(model_fd)
             self._scoring_seconds = round(time.monotonic() - began, 3)
 
-    def _on_scoring_progress(self, share: float) -> None:
+    def _on_scoring_progress(self, share: float | None) -> None:
         if self._paths.cancel.exists():
             raise RunEndedError(Outcome.CANCELLED, "cancelled by cancel_experiment")
-        self._reports.progress("scoring", share, None)
+        if share is not None:
+            self._reports.progress("scoring", share, None)
+
+    def _open_model_twice(self) -> tuple[int, int]:
+        """Return two private copies of the handed-over model."""
+        model_fd = self._open_model()
+        try:
+            return self._workers.copy_model(model_fd), self._workers.copy_model(model_fd)
+        finally:
+            os.close(model_fd)
 
     def _open_model(self) -> int:
         """Open the handed-over file: a regular one, of a bounded size; its content is never looked at here."""
@@ -408,7 +435,7 @@ class Runner:
     # -- processes and files ----------------------------------------------------------------------------------------------
 
     def _prepare_folder(self) -> None:
-        for folder in ("tmp", *_WORKERS):
+        for folder in ("tmp", *NAMES):
             (self._paths.scratch / folder).mkdir(parents=True, exist_ok=True)
         harness = Path(self._spec.harness) / "prepare"
         shutil.copytree(harness, self._paths.code / "prepare", dirs_exist_ok=True)
@@ -420,9 +447,6 @@ class Runner:
             return mmap.mmap(fd, _SECONDS.size)
         finally:
             os.close(fd)
-
-    def _limits(self) -> sandbox.Limits:
-        return sandbox.Limits(memory_mb=self._spec.memory_mb, file_mb=self._spec.disk_mb)
 
     def _start_candidate(self, channel_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
         spec = self._spec
@@ -440,57 +464,45 @@ class Runner:
             [sys.executable, "-s", "-B", "train.py"],
             cwd=self._paths.code,
             env=sandbox.environment(
-                scratch=self._paths.scratch, cores=spec.cores, extra=extra | _device_environment(spec.device)
+                scratch=self._paths.scratch, cores=spec.cores, extra=extra | sandbox.device_environment(spec.device)
             ),
-            limits=self._limits(),
+            limits=self._limits,
             pass_fds=(channel_fd,),
             output=output_fd,
         )
 
-    def _start_worker(self, scratch: Path) -> tuple[subprocess.Popen[bytes], Channel]:
-        ours, theirs = Channel.pair()
-        spec = self._spec
-        with self._paths.runner_log.open("ab") as output:
-            process = sandbox.start(
-                [
-                    sys.executable,
-                    "-s",
-                    "-B",
-                    str(Path(spec.harness) / "prepare" / "scoring_worker.py"),
-                    str(theirs.fileno()),
-                    spec.device.split(":", maxsplit=1)[0],
-                ],
-                cwd=scratch,
-                env=sandbox.environment(scratch=scratch, cores=spec.cores, extra=_device_environment(spec.device)),
-                limits=self._limits(),
-                pass_fds=(theirs.fileno(),),
-                output=output,
-            )
-        theirs.close()
-        return process, ours
 
-    def _end_workers(self) -> None:
-        for process, channel in self._workers:
-            channel.close()
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        ProcessTree(None, set()).kill()
+def _exit_descriptor(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when the process exits, where the platform has one."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
 
 
-def _device_environment(device: str) -> dict[str, str]:
-    kind, _, index = device.partition(":")
-    return {"CUDA_VISIBLE_DEVICES": index if kind == "cuda" else ""}
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _folder_bytes(folder: Path, *, limit_bytes: int) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += Path(parent, name).lstat().st_blocks * 512
-            except FileNotFoundError:
-                continue
-        if total > limit_bytes:
-            break
+    """Return what a folder takes on disk, or more than the limit as soon as it is passed; empty files count, too."""
+    total, queue = 0, [str(folder)]
+    while queue and total <= limit_bytes:
+        with suppress(OSError), os.scandir(queue.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    total += max(_BLOCK_BYTES, entry.stat(follow_symlinks=False).st_blocks * 512)
+                    if entry.is_dir(follow_symlinks=False):
+                        queue.append(entry.path)
+                if total > limit_bytes:
+                    break
     return total
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that a candidate has filled; one too deep for this Python stays until the state is cleaned."""
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -65,6 +66,15 @@ def environment(*, scratch: Path, cores: int, extra: Mapping[str, str]) -> dict[
     }
 
 
+def device_environment(device: str) -> dict[str, str]:
+    """Return the variables that show a process exactly one device; an index counts among those that this one may use."""
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[int(index or 0)] if visible else index}
+
+
 def start(
     argv: Sequence[str],
     *,
@@ -82,7 +92,8 @@ def start(
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != runner_pid:  # the runner died before the line above took effect
                 os._exit(1)
-            Path("/proc/self/oom_score_adj").write_text("1000")
+            with suppress(OSError):  # read-only in some containers
+                Path("/proc/self/oom_score_adj").write_text("1000")
         os.umask(0o077)
         memory_bytes, file_bytes = limits.memory_mb << 20, limits.file_mb << 20
         for kind, limit in (

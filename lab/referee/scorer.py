@@ -11,7 +11,6 @@ late or of the wrong size raises `InvalidModelError`.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ TOLERANCE_BPB = 0.001  # a correction below this is numerical noise, whatever it
 _NEGATIVE_NATS = -1e-4  # what float32 rounding may do to a probability of one
 _LOGITS_BYTES = 256 << 20  # of one batch; bounds the rows that are scored at once
 _MAX_ROWS = 64
+_NEAR = 1.02  # times the champion's nats: a run that claims less might be kept
+_SLICE_SECONDS = 0.5
 
 
 class InvalidModelError(Exception):
@@ -47,7 +48,7 @@ class Score:
 class Scorer:
     """Scores one model. ``bulk`` and ``audit`` are channels to two fresh, ready scoring workers."""
 
-    def __init__(self, *, bulk: Channel, audit: Channel, deadline: float, on_progress: Callable[[float], None]) -> None:
+    def __init__(self, *, bulk: Channel, audit: Channel, deadline: float, on_progress: Callable[[float | None], None]) -> None:
         self._bulk = bulk
         self._audit = audit
         self._deadline = deadline  # time.monotonic()
@@ -55,25 +56,33 @@ class Scorer:
 
     def score(
         self,
-        model_fd: int,
+        model_fds: tuple[int, int],
         rows: Rows,
         *,
         vocab_size: int,
         batch_rows: int,
         audits: int,
+        keep_audits: int,
         reference_window_nats: tuple[float, ...],
         decoys: np.ndarray,
         rng: np.random.Generator,
     ) -> Score:
-        """Return the certified score. ``decoys`` are training tokens (uint16) that follow the cuts."""
+        """Return the certified score.
+
+        ``model_fds`` are two copies of the model, for bulk and audit. ``decoys`` are training tokens (uint16) that follow
+        the cuts. A run that could be kept, because it claims to come near the ``reference_window_nats`` of the champion or
+        there is none, gets ``keep_audits`` instead of ``audits``.
+        """
         context = rows.tokens.shape[1] - 1
         batch = max(1, min(batch_rows, _MAX_ROWS, _LOGITS_BYTES // (4 * context * vocab_size)))
-        for channel in (self._bulk, self._audit):
-            os.lseek(model_fd, 0, os.SEEK_SET)
+        for channel, model_fd in zip((self._bulk, self._audit), model_fds, strict=True):
             self._request(channel, {"type": "load"}, fds=(model_fd,), expect="loaded")
         claims = self._claims(rows, vocab_size, batch, rng)
         window_nats = np.bincount(rows.window, weights=claims.sum(1), minlength=int(rows.window.max()) + 1)
-        picks = pick_audits(rows, window_nats, np.array(reference_window_nats), audits, rng)
+        reference = np.array(reference_window_nats)
+        if len(reference) != len(window_nats) or window_nats.sum() < _NEAR * reference.sum():
+            audits = keep_audits
+        picks = pick_audits(rows, window_nats, reference, audits, rng)
         audited = self._audits(rows, picks, vocab_size, batch, decoys, rng)
         return certify(rows, claims, picks, audited, window_nats)
 
@@ -140,7 +149,7 @@ class Scorer:
             if left <= 0:
                 raise TimeoutError
             channel.send(header, payload, fds=fds, timeout_seconds=left)
-            frame = channel.receive(timeout_seconds=self._deadline - time.monotonic())
+            frame = self._receive(channel)
         except TimeoutError:
             raise InvalidModelError("scoring took longer than its time limit ([budget] scoring_seconds)") from None
         except ChannelClosedError:
@@ -153,6 +162,17 @@ class Scorer:
         if frame.header["type"] != expect:
             raise InvalidModelError("the model interfered with its scoring: an unexpected answer")
         return frame
+
+    def _receive(self, channel: Channel) -> Frame:
+        """Wait for an answer in short slices, so that the run can be cancelled meanwhile."""
+        while True:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            try:
+                return channel.receive(timeout_seconds=min(_SLICE_SECONDS, left))
+            except TimeoutError:
+                self._on_progress(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +239,13 @@ def certify(rows: Rows, claims: np.ndarray, picks: Picks, audited: np.ndarray, w
             f"the model claimed {claimed:.4f} bits per byte, but {count} audits contradict it by {correction:+.4f} "
             "(it looks ahead, is not normalised, keeps state between rows, or answers dishonestly)"
         )
+    certified = claimed + correction
+    if not (math.isfinite(certified) and math.isfinite(standard_error) and certified >= 0):
+        raise InvalidModelError(
+            f"the losses are too uneven to be certified ({claimed:.4g} bits per byte claimed, {correction:+.4g} by audits)"
+        )
     return Score(
-        val_bpb=claimed + correction,
+        val_bpb=certified,
         standard_error=standard_error,
         claimed_bpb=claimed,
         audits=count,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict
 
 from ..executor import RunResult, RunSpec
@@ -20,7 +21,9 @@ def write_spec(paths: RunPaths, spec: RunSpec) -> None:
 
 
 def read_spec(paths: RunPaths) -> RunSpec:
-    fields = read_json(paths.spec)
+    """Read a spec. Fields that this, perhaps older, pinned harness does not know are left out."""
+    known = {field.name for field in dataclasses.fields(RunSpec)}
+    fields = {name: value for name, value in read_json(paths.spec).items() if name in known}
     fields["reference_window_nats"] = tuple(fields["reference_window_nats"])
     return RunSpec(candidate=(paths.code / "train.py").read_bytes(), **fields)
 

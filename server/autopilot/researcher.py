@@ -23,7 +23,7 @@ from .strategy import Change, Proposal, Strategy, changes_in
 _NAME = "autopilot"
 _POLL_SECONDS = 1.0  # short, so that a view moves
 _CANCEL_SECONDS = 15.0
-_PER_PAGE = 50
+_PER_PAGE = 25
 _LESSON_CHARACTERS = 500
 _REFUSALS_IN_A_ROW = 20  # then something is wrong that another proposal will not mend
 
@@ -40,6 +40,10 @@ class Observer(Protocol):
         ...
 
     def refused(self, proposal: Proposal, reason: str) -> None: ...
+
+    def saved(self, ref: str) -> None:
+        """Content of train.py that belonged to no experiment was saved under ``ref`` before it was replaced."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,7 @@ class Autopilot:
         baseline = await self._run("baseline", "The number that every idea of this session is measured against.")
         self._observer.finished(baseline)
         if baseline.experiment.val_bpb is None:
+            await self._revert(baseline.experiment.id, lesson(baseline.experiment))
             raise AutopilotError(_failed_baseline(baseline))
         tried = await self._tried()
         done = refusals = 0
@@ -85,9 +90,9 @@ class Autopilot:
             except ToolRefusedError as error:
                 refusals += 1
                 self._observer.refused(proposal, str(error))
+                await self._revert("workspace", "")
                 if refusals == _REFUSALS_IN_A_ROW:
                     raise AutopilotError(f"{refusals} proposals in a row were refused; the last: {error}") from error
-                await self._client.call("revert", RevertAnswer, experiment_id="workspace")
                 continue
             self._observer.finished(await self._decide(answer))
             done, refusals = done + 1, 0
@@ -102,8 +107,8 @@ class Autopilot:
         """Decide what a killed research left undecided, so that this session begins with the champion's train.py."""
         status = await self._client.call("status", StatusAnswer)
         for experiment_id in status.undecided:
-            answer = await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment_id)
-            await self._decide(answer)
+            await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment_id)
+            await self._decide(await self._finished(experiment_id))
 
     async def _run(self, description: str, hypothesis: str) -> ExperimentAnswer:
         """Run the workspace's train.py and wait for its verdict; leaving early abandons it."""
@@ -111,26 +116,33 @@ class Autopilot:
             "run_experiment", ExperimentAnswer, description=description, hypothesis=hypothesis, wait_seconds=0.0
         )
         try:
-            while answer.state != "finished":
-                self._observer.progressed(answer)
-                answer = await self._client.call(
-                    "wait_experiment",
-                    ExperimentAnswer,
-                    experiment_id=answer.experiment.id,
-                    after=answer.elapsed_seconds or 0.0,
-                    wait_seconds=_POLL_SECONDS,
-                )
+            self._observer.progressed(answer)
+            return await self._finished(answer.experiment.id)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(_CANCEL_SECONDS):
                 await self._abandon(answer.experiment.id)
             raise
-        return answer
+
+    async def _finished(self, experiment_id: str) -> ExperimentAnswer:
+        """Wait for a verdict, showing where the experiment stands."""
+        after = 0.0
+        while True:
+            answer = await self._client.call(
+                "wait_experiment",
+                ExperimentAnswer,
+                experiment_id=experiment_id,
+                after=after,
+                wait_seconds=_POLL_SECONDS,
+            )
+            if answer.state == "finished":
+                return answer
+            after = answer.elapsed_seconds or 0.0
+            self._observer.progressed(answer)
 
     async def _abandon(self, experiment_id: str) -> None:
         """End an experiment and restore train.py, so that the next session does not begin with half an idea."""
         await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment_id)
-        stopped = "The research was stopped before this had an answer."
-        await self._client.call("revert", RevertAnswer, experiment_id=experiment_id, lesson=stopped)
+        await self._revert(experiment_id, "The research was stopped before this had an answer.")
 
     async def _decide(self, answer: ExperimentAnswer) -> ExperimentAnswer:
         """Keep what the gate allows, revert the rest, and a win that another researcher's keep made stale."""
@@ -141,9 +153,16 @@ class Autopilot:
                 return await self._client.call("keep", ExperimentAnswer, experiment_id=experiment_id, reason=reason)
             except ToolRefusedError as error:
                 learned = f"Could not be kept: {error}"[:_LESSON_CHARACTERS]
-        reverted = await self._client.call("revert", RevertAnswer, experiment_id=experiment_id, lesson=learned)
+        reverted = await self._revert(experiment_id, learned)
         assert reverted.experiment is not None, "revert of an experiment describes it"
         return reverted.experiment
+
+    async def _revert(self, experiment_id: str, learned: str) -> RevertAnswer:
+        """Restore train.py, and tell who watches where anything else that it held was saved."""
+        answer = await self._client.call("revert", RevertAnswer, experiment_id=experiment_id, lesson=learned)
+        if answer.backup is not None:
+            self._observer.saved(answer.backup)
+        return answer
 
     async def _tried(self) -> Set[Change]:
         """Return what any session of this lab has tried and got an answer for."""

@@ -72,6 +72,9 @@ class LineView:
     def refused(self, proposal: Proposal, reason: str) -> None:
         self._say(f"refused: {proposal.description}: {reason}")
 
+    def saved(self, ref: str) -> None:
+        self._say(_saved(ref))
+
     def _say(self, text: str) -> None:
         self._console.print(f"{datetime.now():%H:%M:%S} {text}", markup=False, soft_wrap=True)
 
@@ -104,12 +107,16 @@ class LiveView:
         self._note = f"refused: {proposal.description}: {reason}"
         self._draw()
 
+    def saved(self, ref: str) -> None:
+        self._note = _saved(ref)
+        self._draw()
+
     def _draw(self) -> None:
         parts: list[RenderableType] = [self._head()]
-        if self._done:
-            parts.append(experiments_table(self._done[-_ROWS:], notes=False))
         if self._current is not None:
             parts.append(self._now(self._current))
+        if self._done:
+            parts.append(experiments_table(self._done[-_ROWS:], notes=False))
         if self._note:
             parts.append(Text(self._note, style="yellow"))
         self._live.update(Group(*parts), refresh=True)
@@ -144,6 +151,10 @@ class LiveView:
             facts.add_row("why", Text(answer.hypothesis, style="dim"))
         title = f"[bold]{answer.experiment.id}[/] {escape(answer.experiment.description)}"
         return Panel(facts, title=title, title_align="left", expand=False)
+
+
+def _saved(ref: str) -> str:
+    return f"train.py held something else, which is saved: git cat-file blob {ref}"
 
 
 def better(best: ExperimentSummary | None, other: ExperimentSummary) -> ExperimentSummary | None:

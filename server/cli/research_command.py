@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .opened import opened
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,11 +18,15 @@ if TYPE_CHECKING:
     from ..autopilot.strategy import Strategy
 
 _DEMO_LAB = Path("labs/demo")
+_DEMO_BUDGET_SECONDS = 20.0
 
 
 def research(
     experiments: Annotated[int, typer.Option(min=0, metavar="N", help="Ideas to try after the baseline.")] = 5,
-    budget_seconds: Annotated[float, typer.Option(metavar="S", help="Training seconds of each experiment.")] = 20.0,
+    budget_seconds: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Training seconds of each experiment.", show_default="the lab's; 20 in a new lab"),
+    ] = None,
     strategy: Annotated[str, typer.Option(help="Where ideas come from.")] = "ladder",
     lab: Annotated[Path, typer.Option("--lab", metavar="DIR", help="The lab; made when it is missing.")] = _DEMO_LAB,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line to stdout.")] = False,
@@ -30,6 +36,8 @@ def research(
     Begins a new session, runs the baseline, then ideas that are trained, scored, kept or reverted. Prints a table of the
     session, writes progress.png into the lab, and ends with one line of JSON.
     """
+    from ...lab.errors import NotReadyError
+    from ...lab.locks import locked_if_free
     from ..autopilot.strategy import strategies
     from ..plot import progress_chart
     from ..tables import console, experiments_table
@@ -38,18 +46,30 @@ def research(
     if strategy not in known:
         raise typer.BadParameter(f"no strategy {strategy!r}; the built-in ones are: {', '.join(known)}")
     started = time.monotonic()
-    folder = _ready_lab(lab.resolve(), budget_seconds)
     screen = console(stderr=as_json)
-    report = _work(folder, screen, known[strategy](), experiments, budget_seconds)
+    folder, lock = _ready_lab(lab.resolve(), budget_seconds)
+    with locked_if_free(lock) as ours:
+        if not ours:
+            raise NotReadyError(
+                f"Another autopilot is at work in {folder}, and two would edit one train.py. "
+                "Wait until it is done, or pass another --lab."
+            )
+        report = _work(folder, screen, known[strategy](), experiments, budget_seconds)
     title = f"session {report.session.tag} of {folder}"
     screen.print(experiments_table(report.experiments, title=title))
-    chart = folder / "progress.png"
-    progress_chart(report.experiments, chart, f"{folder.name}, session {report.session.tag}, {budget_seconds:g} s each")
-    screen.print(f"chart: {chart}", markup=False, soft_wrap=True)
+    chart: Path | None = folder / "progress.png"
+    try:
+        progress_chart(
+            report.experiments, chart, f"{folder.name}, session {report.session.tag}, {report.session.budget_seconds:g} s each"
+        )
+        screen.print(f"chart: {chart}", markup=False, soft_wrap=True)
+    except OSError as error:
+        screen.print(f"no chart: {error}", markup=False, soft_wrap=True)
+        chart = None
     typer.echo(json.dumps(summary(report, folder, chart, time.monotonic() - started)))
 
 
-def summary(report: Report, folder: Path, chart: Path, seconds: float) -> dict[str, object]:
+def summary(report: Report, folder: Path, chart: Path | None, seconds: float) -> dict[str, object]:
     """Return the facts of the last line; counts include the baseline, ``crashed`` is every run without a number."""
     experiments = report.experiments
     kept = [(e.val_bpb, e.id) for e in experiments if e.decision == "kept" and e.val_bpb is not None]
@@ -66,35 +86,34 @@ def summary(report: Report, folder: Path, chart: Path, seconds: float) -> dict[s
         "reverted": sum(e.decision == "reverted" for e in experiments),
         "crashed": sum(e.val_bpb is None for e in experiments),
         "seconds": round(seconds, 1),
-        "chart": str(chart),
+        "chart": None if chart is None else str(chart),
         "ledger_head": report.ledger_head,
     }
 
 
-def _ready_lab(folder: Path, budget_seconds: float) -> Path:
-    """Make what is missing of the lab and its corpus; return the lab's folder."""
-    from ...lab.config import CONFIG_NAME, load_config
-    from ...lab.lab import Lab
+def _ready_lab(folder: Path, budget_seconds: float | None) -> tuple[Path, Path]:
+    """Make what is missing of the lab and its corpus; return the lab's folder and the lock of its autopilot."""
+    from ...lab.config import CONFIG_NAME
     from ...lab.scaffold import create_lab
     from ...prepare.corpus import open_corpus
     from ...prepare.errors import PrepareError
     from .preparing import prepare_with_progress
 
     if not (folder / CONFIG_NAME).exists():
-        create_lab(folder, budget_seconds=budget_seconds)
-        lab = Lab.open(folder)
-        lab.adopt_harness()
-        lab.close()
+        create_lab(folder, budget_seconds=_DEMO_BUDGET_SECONDS if budget_seconds is None else budget_seconds)
         typer.echo(f"Made the lab {folder}.", err=True)
-    corpus = load_config(folder / CONFIG_NAME).corpus.name
+    with opened(folder) as lab:
+        if lab.adopt_harness():
+            typer.echo("Adopted the installed harness; earlier numbers of this lab are not comparable.", err=True)
+        folder, corpus, lock = lab.root, lab.config().corpus.name, lab.state.root / "autopilot.lock"
     try:
         open_corpus(corpus)
     except PrepareError:
         prepare_with_progress(corpus)
-    return folder
+    return folder, lock
 
 
-def _work(folder: Path, screen: Console, strategy: Strategy, experiments: int, budget_seconds: float) -> Report:
+def _work(folder: Path, screen: Console, strategy: Strategy, experiments: int, budget_seconds: float | None) -> Report:
     """Run the autopilot against a server of its own, with a view of it on ``screen``."""
     import anyio
 

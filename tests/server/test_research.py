@@ -22,9 +22,7 @@ def research(folder: Path, *, ideas: int) -> dict[str, Any]:
     """Run `autoresearch research` and return its last line."""
     command = [sys.executable, "-m", "autoresearch_mcp.server.cli", "research", "--lab", str(folder)]
     options = ["--experiments", str(ideas), "--budget-seconds", "1.5", "--json"]
-    done = subprocess.run(
-        [*command, *options], capture_output=True, text=True, env=dict(os.environ), timeout=300, check=False
-    )
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env=dict(os.environ), timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     return json.loads(line)

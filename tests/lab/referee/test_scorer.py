@@ -118,11 +118,12 @@ def score(
         with worker(model, claim) as bulk, worker(model, claim) as audit:
             scorer = Scorer(bulk=bulk, audit=audit, deadline=time.monotonic() + seconds, on_progress=lambda _: None)
             return scorer.score(
-                model_fd,
+                (model_fd, model_fd),
                 rows,
                 vocab_size=vocab_size,
                 batch_rows=16,
                 audits=audits,
+                keep_audits=audits,
                 reference_window_nats=reference,
                 decoys=padding,
                 rng=np.random.default_rng(7),
