@@ -216,7 +216,8 @@ class Lab:
         try:
             corpus_id = open_corpus(config.corpus.name).corpus_id
         except PrepareError as error:
-            raise NotReadyError(str(error)) from error
+            # An agent's shell has no virtual environment on its path: name the program as it can be called.
+            raise NotReadyError(str(error).replace("`autoresearch ", f"`{machine.command_path()} ")) from error
         return {
             "corpus": corpus_id,
             "profile": config.profile,
@@ -260,7 +261,7 @@ def find_lab_root(folder: Path) -> Path:
     for candidate in (start, *start.parents):
         if (candidate / CONFIG_NAME).is_file():
             return candidate
-    raise NotReadyError(f"No lab at or above {start} (no {CONFIG_NAME}). Run: autoresearch init {start}")
+    raise NotReadyError(f"No lab at or above {start} (no {CONFIG_NAME}). Run: {machine.command_path()} init {start}")
 
 
 def neighbour_hint(lab_id: str) -> str:

@@ -8,32 +8,31 @@ from typing import cast
 from ..lab.candidate import check_candidate
 from ..lab.dispatch import current_progress
 from ..lab.errors import LabError
-from ..lab.experiments import WORKSPACE
 from ..lab.lab import Lab
 from ..lab.records import Experiment, Session
 from ..lab.states import Decision, Outcome
-from .results import ExperimentAnswer, ExperimentSummary, State
+from .results import ExperimentAnswer, ExperimentSummary, State, cut_bytes
 
 LOG_TAIL_LINES = 20
 LOG_TAIL_CHARACTERS = 2_000
 _LINE_CHARACTERS = 300
-_NOTE_CHARACTERS = 200
+_NOTE_BYTES = 200
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def summarise(experiment: Experiment) -> ExperimentSummary:
-    """Return the line of a table for one experiment; long texts are cut."""
+def summarise(experiment: Experiment, *, text_bytes: int = _NOTE_BYTES) -> ExperimentSummary:
+    """Return the line of a table for one experiment; description and note are cut to ``text_bytes`` each."""
     return ExperimentSummary(
         id=experiment.id,
         session=experiment.session,
-        description=shorten(experiment.description, _NOTE_CHARACTERS),
+        description=shorten(experiment.description, text_bytes),
         parent=experiment.parent,
         verdict=experiment.verdict,
         decision=experiment.decision,
         val_bpb=_rounded(experiment.val_bpb, 6),
         delta=_rounded(experiment.delta, 6),
         confidence=_rounded(experiment.confidence, 4),
-        note=shorten(experiment.note, _NOTE_CHARACTERS),
+        note=shorten(experiment.note, text_bytes),
     )
 
 
@@ -42,6 +41,7 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
     session = lab.ledger.session(experiment.session)
     assert session is not None
     champion = lab.champion(session)
+    is_current = session.version == experiment.parent_version
     finished = experiment.verdict is not None
     progress = None if finished else current_progress(lab, experiment.id)
     last_run = lab.ledger.runs(experiment.id)[-1]
@@ -53,7 +53,7 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         hypothesis=shorten(experiment.hypothesis, 500),
         standard_error=_rounded(experiment.standard_error, 8),
         z=_rounded(experiment.z, 3),
-        keepable=experiment.keepable and experiment.decision is Decision.PENDING,
+        keepable=experiment.keepable and is_current and experiment.decision is Decision.PENDING,
         reason=experiment.reason,
         elapsed_seconds=progress.elapsed_seconds if progress else (result.elapsed_seconds if result else None),
         seconds_left=progress.seconds_left if progress else None,
@@ -62,8 +62,8 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         champion=None if champion is None else champion.id,
         champion_val_bpb=None if champion is None else _rounded(champion.val_bpb, 6),
         log_tail=log_tail(lab.executor.log(last_run.attempt_id, offset=0, limit=1 << 22)) if failed else [],
-        warnings=_warnings(lab, experiment),
-        next=_next_calls(experiment, progress.elapsed_seconds if progress else 0.0, session),
+        warnings=_warnings(lab, experiment, session),
+        next=_next_calls(lab, experiment, progress.elapsed_seconds if progress else 0.0, session),
         ledger_head=lab.ledger.head(),
     )
 
@@ -87,21 +87,24 @@ def clean(data: bytes) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return at most ``limit`` characters on one line."""
+    """Return at most ``limit`` bytes on one line."""
     flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+    return flat if len(flat.encode()) <= limit else cut_bytes(flat, max(0, limit - 3)) + "..."
 
 
 def next_without_experiment(lab: Lab, session: Session | None) -> list[str]:
     """The calls that make sense when nothing is in flight."""
     if session is None:
-        return ["start_session(tag='...')"]
-    undecided = undecided_ids(lab, session)
-    if undecided:
-        return [f"wait_experiment('{undecided[0]}'), then keep or revert it"]
-    if session.champion is None:
-        return ["run_experiment(description='baseline') with the unchanged trainer/train.py"]
-    return ["edit trainer/train.py, then run_experiment(description='...', hypothesis='...')"]
+        return ["start_session()"]
+    for experiment_id in undecided_ids(lab, session):
+        return _next_calls(lab, lab.ledger.experiment(experiment_id), 0.0, session)
+    if session.champion is not None:
+        return ["edit trainer/train.py, then run_experiment(description='...', hypothesis='...')"]
+    failed = lab.ledger.experiments("session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag)
+    if failed:
+        log = f"show_experiment('{failed[-1].id}', part='log')"
+        return [log, "repair trainer/train.py, then run_experiment(description='...')"]
+    return ["run_experiment(description='baseline') with the unchanged trainer/train.py"]
 
 
 def undecided_ids(lab: Lab, session: Session) -> list[str]:
@@ -110,7 +113,7 @@ def undecided_ids(lab: Lab, session: Session) -> list[str]:
     return [experiment.id for experiment in pending]
 
 
-def _next_calls(experiment: Experiment, elapsed_seconds: float, session: Session) -> list[str]:
+def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, session: Session) -> list[str]:
     if experiment.verdict is None:
         return [
             f"wait_experiment('{experiment.id}', after={elapsed_seconds:.1f})",
@@ -118,13 +121,17 @@ def _next_calls(experiment: Experiment, elapsed_seconds: float, session: Session
         ]
     if experiment.decision is Decision.PENDING:
         revert = f"revert('{experiment.id}', lesson='...')"
-        return [f"keep('{experiment.id}', reason='...')", revert] if experiment.keepable else [revert]
-    if session.champion is None:
-        return [f"repair trainer/train.py and run_experiment again, or revert('{WORKSPACE}')"]
-    return ["edit trainer/train.py, then run_experiment(description='...', hypothesis='...')"]
+        keepable = experiment.keepable and session.version == experiment.parent_version
+        return [f"keep('{experiment.id}', reason='...')", revert] if keepable else [revert]
+    return next_without_experiment(lab, session)
 
 
-def _warnings(lab: Lab, experiment: Experiment) -> list[str]:
+def _warnings(lab: Lab, experiment: Experiment, session: Session) -> list[str]:
+    if experiment.keepable and experiment.decision is Decision.PENDING and session.version != experiment.parent_version:
+        return [
+            f"It was judged against {experiment.parent}, but the champion is {session.champion} now: a stale win. Revert it "
+            "and repeat the change on the champion."
+        ]
     source = lab.ledger.blob(experiment.candidate_sha256)
     if source is None or experiment.verdict is not None:
         return []

@@ -13,7 +13,9 @@ from ..lab.lab import Lab, neighbour_hint
 from .describe import next_without_experiment, summarise
 from .results import HistoryAnswer
 
-MAX_PER_PAGE = 50
+MAX_PER_PAGE = 25
+_ROWS_BYTES = 8_000
+_ROW_BYTES = 210  # of a row with empty texts, as JSON
 
 _ORDERS = {
     "newest": "rowid DESC",
@@ -54,6 +56,7 @@ def history(
     where = " AND ".join(conditions)
     total = lab.ledger.count_experiments(where, *values)
     rows = lab.ledger.experiments(where, *values, order=_ORDERS[sort], limit=per_page, offset=(page - 1) * per_page)
+    room = min(200, (_ROWS_BYTES // max(len(rows), 1) - _ROW_BYTES) // 2)
     hint = ""
     if not rows:
         anything = lab.ledger.count_experiments()
@@ -66,7 +69,7 @@ def history(
         total=total,
         page=page,
         pages=max(1, math.ceil(total / per_page)),
-        experiments=[summarise(row) for row in rows],
+        experiments=[summarise(row, text_bytes=room) for row in rows],
         hint=hint,
         next=next_without_experiment(lab, current),
         ledger_head=lab.ledger.head(),

@@ -6,10 +6,11 @@ from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
 from .describe import next_without_experiment, summarise, undecided_ids
-from .results import ProgramAnswer
+from .results import ProgramAnswer, cut_bytes
 
 RECENT = 10
-_PROGRAM_CHARACTERS = 5_000
+_PROGRAM_BYTES = 3_500
+_TEXT_BYTES = 80  # of a description or a note
 
 
 def read_program(lab: Lab) -> ProgramAnswer:
@@ -22,14 +23,14 @@ def read_program(lab: Lab) -> ProgramAnswer:
     recent = lab.ledger.experiments("session = ?", session.tag, order="rowid DESC", limit=RECENT) if session else []
     champion = lab.champion(session) if session else None
     program = lab.program()
-    if len(program) > _PROGRAM_CHARACTERS:
-        program = program[:_PROGRAM_CHARACTERS] + "\n[cut here: read program.md in the lab for the rest]"
+    if len(program.encode()) > _PROGRAM_BYTES:
+        program = cut_bytes(program, _PROGRAM_BYTES) + "\n[cut here: read program.md in the lab for the rest]"
     return ProgramAnswer(
         rules=rules(lab),
         program=program,
         session=session.tag if session else None,
-        champion=summarise(champion) if champion else None,
-        recent=[summarise(experiment) for experiment in recent],
+        champion=summarise(champion, text_bytes=_TEXT_BYTES) if champion else None,
+        recent=[summarise(experiment, text_bytes=_TEXT_BYTES) for experiment in recent],
         undecided=undecided_ids(lab, session) if session else [],
         next=next_without_experiment(lab, session),
         ledger_head=lab.ledger.head(),

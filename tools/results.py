@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-MAX_TEXT_CHARACTERS = 9_000
+MAX_TEXT_BYTES = 9_000
 
 State = Literal["queued", "starting", "training", "scoring", "finished"]
 
@@ -23,8 +23,8 @@ class Answer(BaseModel):
     def text(self) -> str:
         """Return the answer as compact text, complete without the fields."""
         body = self.body()
-        if len(body) > MAX_TEXT_CHARACTERS:
-            body = body[:MAX_TEXT_CHARACTERS] + "\n[cut here: ask for a part, a page or a filter]"
+        if len(body.encode()) > MAX_TEXT_BYTES:
+            body = cut_bytes(body, MAX_TEXT_BYTES) + "\n[cut here: ask for a part, a page or a filter]"
         steps = "".join(f"\n- {step}" for step in self.next)
         return f"{body}\n\nNext:{steps}\nledger {self.ledger_head[:12]}"
 
@@ -48,15 +48,15 @@ class ExperimentSummary(BaseModel):
 
     def line(self) -> str:
         """Return the row of a table."""
-        delta = "baseline" if self.parent is None else number(self.delta, "+.4f")
+        delta = "baseline" if self.parent is None else f"{number(self.delta, '+.4f')} vs {self.parent}"
         note = f" | {self.note}" if self.note else ""
         return (
-            f"{self.id} | {number(self.val_bpb, '.4f')} | {delta} | {self.verdict or 'running'} | {self.decision} | "
-            f"{self.description}{note}"
+            f"{self.id} | {self.session} | {number(self.val_bpb, '.4f')} | {delta} | {number(self.confidence, '.2f')} | "
+            f"{self.verdict or 'running'} | {self.decision} | {self.description}{note}"
         )
 
 
-TABLE_HEADER = "id | val_bpb | delta | verdict | decision | description | note"
+TABLE_HEADER = "id | session | val_bpb | delta | confidence | verdict | decision | description | note"
 
 
 class ExperimentAnswer(Answer):
@@ -222,6 +222,11 @@ class StatusAnswer(Answer):
             self.isolation,
         ]
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+def cut_bytes(text: str, limit: int) -> str:
+    """Return at most ``limit`` bytes of UTF-8, whole characters."""
+    return text.encode()[:limit].decode(errors="ignore")
 
 
 def number(value: float | None, spec: str) -> str:

@@ -21,7 +21,8 @@ class RevertAnswer(Answer):
     def body(self) -> str:
         what = f"{self.experiment.experiment.id} is reverted" if self.experiment else "unrun edits are discarded"
         saved = f" What train.py held is saved as {self.backup} (git cat-file blob {self.backup})." if self.backup else ""
-        return f"{what}; trainer/train.py is the champion's again.{saved}"
+        details = f"\n{self.experiment.body()}" if self.experiment else ""
+        return f"{what}; trainer/train.py is the champion's again.{saved}{details}"
 
 
 def revert(

@@ -14,7 +14,7 @@ from ..lab.records import Experiment
 from .describe import clean, describe
 from .results import PartAnswer
 
-PART_CHARACTERS = 8_000
+PART_BYTES = 7_500
 _CURVE_POINTS = 60
 _LOG_BYTES = 1 << 22
 
@@ -87,24 +87,28 @@ def _diff(lab: Lab, experiment: Experiment) -> tuple[str, str]:
 
 def _log(lab: Lab, experiment: Experiment) -> tuple[str, str]:
     run = lab.ledger.runs(experiment.id)[-1]
-    text = clean(lab.executor.log(run.attempt_id, limit=_LOG_BYTES)) if run.attempt_id else ""
-    content, omitted = _cut(text, keep_end=True, hint=f"the whole log: {lab.state.run(run.attempt_id).log}")
-    return "\n".join(f"> {line}" for line in content.splitlines()), omitted
+    text = clean(lab.executor.log(run.attempt_id, limit=_LOG_BYTES))
+    quoted = "\n".join(f"> {line}" for line in text.splitlines())
+    return _cut(quoted, keep_end=True, hint=f"the whole log: {lab.state.run(run.attempt_id).log}")
 
 
 def _curve(lab: Lab, experiment: Experiment) -> tuple[str, str]:
     run = lab.ledger.runs(experiment.id)[-1]
     path = lab.state.run(run.attempt_id).curve
     points = path.read_text().splitlines() if path.exists() else []
-    stride = max(1, -(-len(points) // _CURVE_POINTS))
+    longest = max((len(point) + 1 for point in points), default=1)
+    stride = max(1, -(-len(points) // max(2, min(_CURVE_POINTS, PART_BYTES // longest - 1))))
     shown = points[::stride]
+    if points and shown[-1] != points[-1]:
+        shown.append(points[-1])
     omitted = f"{len(shown)} of {len(points)} points; all of them: {path}" if stride > 1 else ""
     return "\n".join(shown), omitted
 
 
 def _cut(text: str, *, keep_end: bool, hint: str = "") -> tuple[str, str]:
-    if len(text) <= PART_CHARACTERS:
+    data = text.encode()
+    if len(data) <= PART_BYTES:
         return text, ""
-    kept = text[-PART_CHARACTERS:] if keep_end else text[:PART_CHARACTERS]
+    kept = (data[-PART_BYTES:] if keep_end else data[:PART_BYTES]).decode(errors="ignore")
     side = "before" if keep_end else "after"
-    return kept, f"{len(text) - PART_CHARACTERS} characters left out {side} this; {hint}".rstrip("; ")
+    return kept, f"{len(data) - PART_BYTES} bytes left out {side} this; {hint}".rstrip("; ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,7 @@ def init(
 ) -> None:
     """Make a folder a lab, or bring one up to date. Nothing that exists is overwritten."""
     from ...lab.lab import Lab
+    from ...lab.machine import command_path
     from ...lab.scaffold import create_lab
     from ...prepare.corpus import open_corpus
     from ...prepare.errors import PrepareError
@@ -48,8 +50,12 @@ def init(
         open_corpus(corpus)
     except PrepareError:
         typer.echo(f"- autoresearch prepare --corpus {corpus}    (once on this machine)")
-    typer.echo(f"- autoresearch research --lab {directory}    to watch the built-in researcher work")
-    typer.echo(f'- or open {folder} in a coding agent and say "start": .mcp.json names this server')
+    place = shlex.quote(str(directory))
+    typer.echo(f"- autoresearch research --lab {place}    to watch the built-in researcher work")
+    if ".mcp.json" in made:
+        typer.echo(f'- or open {folder} in a coding agent and say "start": .mcp.json names this server')
+    else:
+        typer.echo(f"- or register this server in a coding agent: {command_path()} serve --lab {shlex.quote(str(folder))}")
 
 
 def prepare(

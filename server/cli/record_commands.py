@@ -40,7 +40,7 @@ def history(
     text: Annotated[str, typer.Option(help="Only where description, hypothesis or note contain this.")] = "",
     sort: Annotated[Sort, typer.Option(help="The order.")] = Sort.NEWEST,
     page: Annotated[int, typer.Option(min=1, help="From 1.")] = 1,
-    per_page: Annotated[int, typer.Option(min=1, max=50, help="Rows on a page.")] = 20,
+    per_page: Annotated[int, typer.Option(min=1, max=25, help="Rows on a page.")] = 20,
     lab: LabOption = HERE,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """Real runs of real and hostile candidates: whatever train.py does, the referee has an honest number or none.
 
-Most candidates here never import torch, so a run takes about a second; those that do are marked slow.
+Most candidates here never import torch, so a run takes about a second.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.states import Outcome, Verdict
 from autoresearch_mcp.tools.describe import describe
+
+pytestmark = pytest.mark.slow
 
 MakeLab = Callable[..., Lab]
 
@@ -162,7 +164,6 @@ def test_the_candidate_sees_an_environment_made_from_nothing(make_lab: MakeLab, 
     assert {"OMP_WAIT_POLICY", "HOME"} <= set(names)
 
 
-@pytest.mark.slow
 def test_an_honest_run_is_certified_then_the_next_one_works(make_lab: MakeLab, train_py: str) -> None:
     lab = make_lab()
     experiment, result = run(lab, train_py)
@@ -179,7 +180,6 @@ def test_an_honest_run_is_certified_then_the_next_one_works(make_lab: MakeLab, t
     assert (lab.state.run(f"{second.id}.1").curve).read_text().count("loss") > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "verdict", "expected"),
     [
