@@ -184,6 +184,5 @@ def _spec(lab: Lab, run: Run) -> RunSpec:
         validation_bytes=profile.validation_bytes,
         window_bytes=profile.window_bytes,
         audits=profile.audits,
-        keep_audits=profile.keep_audits,
         reference_window_nats=reference,
     )

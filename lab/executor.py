@@ -39,7 +39,6 @@ class RunSpec:
     validation_bytes: int
     window_bytes: int
     audits: int
-    keep_audits: int  # of a run that could be kept
     reference_window_nats: tuple[float, ...] = ()  # the champion's claims: audits go where this run claims to beat them
 
 

@@ -149,7 +149,6 @@ class LocalExecutor:
                     sys.executable,
                     "-s",
                     "-B",
-                    f"-Xpycache_prefix={paths.root / 'none'}",  # only the pinned sources count, no cached bytecode
                     str(starter),
                     str(paths.root),
                     str(lock_fd),

@@ -116,6 +116,11 @@ class RunPaths:
         return self.root / "runner.log"
 
     @property
+    def workers_log(self) -> Path:
+        """What the scoring processes say before they part; each has an output of its own afterwards."""
+        return self.root / "workers.log"
+
+    @property
     def runner_lock(self) -> Path:
         """Held by the runner for its whole life: who cannot take it knows that the runner lives."""
         return self.root / "runner.lock"

@@ -15,7 +15,7 @@ def start_session(
     lab: Lab,
     tag: Annotated[
         str,
-        Field(description="Name of the session and its branch, such as 'nov23'. Empty: go on with the latest, or a new one."),
+        Field(description="Name of the session and its branch, such as 'nov23'; 'new': a new one; empty: the latest."),
     ] = "",
     researcher: Annotated[str, Field(description="Who researches, such as 'claude'.", max_length=64)] = "agent",
 ) -> SessionAnswer:

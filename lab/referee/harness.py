@@ -57,7 +57,10 @@ def pin_harness(destination: Path) -> str:
 def pinned_package(destination: Path, sha256: str) -> Path:
     """Return the package folder of a pinned harness; raises `NotReadyError` when its bytes are not the pinned ones."""
     package = destination / sha256 / _PACKAGE
-    if not package.is_dir() or harness_sha256(package) != sha256:
+    # Nothing but the hashed sources may lie there: bytecode beside them would be run in their place.
+    files = {path for path in package.rglob("*") if not path.is_dir()}
+    expected = {*_modules(package), package / "__init__.py"}
+    if files != expected or harness_sha256(package) != sha256:
         raise NotReadyError(
             f"The pinned harness {package} is missing or was changed, so nothing can be run with it. Remove the folder "
             f"{package.parent}, run `autoresearch init` and begin a new session."

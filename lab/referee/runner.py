@@ -394,7 +394,6 @@ class Runner:
                 vocab_size=vocab_size,
                 batch_rows=handoff["batch_size"],
                 audits=spec.audits,
-                keep_audits=spec.keep_audits,
                 reference_window_nats=spec.reference_window_nats,
                 decoys=padding,
                 rng=rng,

@@ -11,9 +11,10 @@ late or of the wrong size raises `InvalidModelError`.
 from __future__ import annotations
 
 import math
+import select
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,8 +25,8 @@ TOLERANCE_BPB = 0.001  # a correction below this is numerical noise, whatever it
 _NEGATIVE_NATS = -1e-4  # what float32 rounding may do to a probability of one
 _LOGITS_BYTES = 256 << 20  # of one batch; bounds the rows that are scored at once
 _MAX_ROWS = 64
-_NEAR = 1.02  # times the champion's nats: a run that claims less might be kept
 _SLICE_SECONDS = 0.5
+_GONE = "the model ended the process that scores it (out of memory, or a crash)"
 
 
 class InvalidModelError(Exception):
@@ -62,7 +63,6 @@ class Scorer:
         vocab_size: int,
         batch_rows: int,
         audits: int,
-        keep_audits: int,
         reference_window_nats: tuple[float, ...],
         decoys: np.ndarray,
         rng: np.random.Generator,
@@ -70,109 +70,161 @@ class Scorer:
         """Return the certified score.
 
         ``model_fds`` are two copies of the model, for bulk and audit. ``decoys`` are training tokens (uint16) that follow
-        the cuts. A run that could be kept, because it claims to come near the ``reference_window_nats`` of the champion or
-        there is none, gets ``keep_audits`` instead of ``audits``.
+        the cuts. Where every row is audited, the audit need not know the claims and runs beside the bulk pass.
         """
-        context = rows.tokens.shape[1] - 1
+        count, context = len(rows.scored), rows.tokens.shape[1] - 1
         batch = max(1, min(batch_rows, _MAX_ROWS, _LOGITS_BYTES // (4 * context * vocab_size)))
         for channel, model_fd in zip((self._bulk, self._audit), model_fds, strict=True):
-            self._request(channel, {"type": "load"}, fds=(model_fd,), expect="loaded")
-        claims = self._claims(rows, vocab_size, batch, rng)
-        window_nats = np.bincount(rows.window, weights=claims.sum(1), minlength=int(rows.window.max()) + 1)
-        reference = np.array(reference_window_nats)
-        if len(reference) != len(window_nats) or window_nats.sum() < _NEAR * reference.sum():
-            audits = keep_audits
-        picks = pick_audits(rows, window_nats, reference, audits, rng)
-        audited = self._audits(rows, picks, vocab_size, batch, decoys, rng)
+            self._send(channel, {"type": "load"}, fds=(model_fd,))
+        for channel in (self._bulk, self._audit):
+            self._check(self._wait(channel), "loaded")
+        claims = np.empty((count, context))
+        bulk_jobs = self._bulk_jobs(rows, vocab_size, batch, claims, rng)
+        reference, no_claims = np.array(reference_window_nats), np.zeros(0)
+        if audits >= count:
+            picks = pick_audits(rows, no_claims, no_claims, count, rng)
+            audited = np.empty(len(picks.rows))
+            audit_jobs = self._audit_jobs(rows, picks, vocab_size, batch, decoys, audited, rng)
+            self._work({self._bulk: bulk_jobs, self._audit: audit_jobs})
+            window_nats = check_claims(rows, claims)
+        else:
+            self._work({self._bulk: bulk_jobs})
+            window_nats = check_claims(rows, claims)
+            picks = pick_audits(rows, window_nats, reference, audits, rng)
+            audited = np.empty(len(picks.rows))
+            self._work({self._audit: self._audit_jobs(rows, picks, vocab_size, batch, decoys, audited, rng)})
         return certify(rows, claims, picks, audited, window_nats)
 
-    def _claims(self, rows: Rows, vocab_size: int, batch: int, rng: np.random.Generator) -> np.ndarray:
-        """Every row once, in a secret order -> claimed nats float64 [rows, T], zero at padding."""
-        count, context = rows.tokens.shape[0], rows.tokens.shape[1] - 1
-        claims = np.empty((count, context))
+    def _bulk_jobs(
+        self, rows: Rows, vocab_size: int, batch: int, claims: np.ndarray, rng: np.random.Generator
+    ) -> Iterator[_Job]:
+        """Every row once, in a secret order; fills ``claims``, nats float64 [rows, T]."""
+        count, context = claims.shape
         order = rng.permutation(count)
         for start in range(0, count, batch):
             chosen = order[start : start + batch]
-            answer = self._array(self._bulk, "bulk", rows.tokens[chosen], vocab_size, (len(chosen), context))
-            claims[chosen] = answer
+            header = {"type": "bulk", "vocab_size": vocab_size}
+            job = _Job(header=header, rows=rows.tokens[chosen], shape=(len(chosen), context))
+            yield job
+            claims[chosen] = job.answer
             self._on_progress((start + len(chosen)) / count)
-        claims[~rows.mask()] = 0.0
-        if not np.isfinite(claims).all():
-            raise InvalidModelError("the model's loss is not finite on the validation text (NaN or infinity)")
-        if claims.min() < _NEGATIVE_NATS:
-            raise InvalidModelError(f"the model claims a probability above one ({claims.min():.3g} nats)")
-        return claims
 
-    def _audits(
-        self, rows: Rows, picks: Picks, vocab_size: int, batch: int, decoys: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        """The referee's own nats, float64 [audits], at every pick."""
+    def _audit_jobs(
+        self,
+        rows: Rows,
+        picks: Picks,
+        vocab_size: int,
+        batch: int,
+        decoys: np.ndarray,
+        audited: np.ndarray,
+        rng: np.random.Generator,
+    ) -> Iterator[_Job]:
+        """Every picked row up to its cut, then a decoy; fills ``audited``, the referee's own nats, float64 [audits]."""
         context = rows.tokens.shape[1] - 1
-        nats = np.empty(len(picks.rows))
-        for start in range(0, len(nats), batch):
+        for start in range(0, len(audited), batch):
             chosen, cuts = picks.rows[start : start + batch], picks.cuts[start : start + batch]
             inputs = rows.tokens[chosen, :-1].copy()
             for row, cut in zip(inputs, cuts.tolist(), strict=True):
                 offset = int(rng.integers(0, len(decoys) - context))
                 row[cut + 1 :] = decoys[offset : offset + context - cut - 1]
-            extra = {"cuts": cuts.tolist()}
-            logits = self._array(self._audit, "audit", inputs, vocab_size, (len(chosen), vocab_size), extra)
-            if not np.isfinite(logits).all():
+            header = {"type": "audit", "vocab_size": vocab_size, "cuts": cuts.tolist()}
+            job = _Job(header=header, rows=inputs, shape=(len(chosen), vocab_size))
+            yield job
+            if not np.isfinite(job.answer).all():
                 raise InvalidModelError("the model's logits are not finite (NaN or infinity)")
             targets = rows.tokens[chosen, cuts + 1]
-            nats[start : start + len(chosen)] = negative_log_softmax(logits, targets)
-        return nats
+            audited[start : start + len(chosen)] = negative_log_softmax(job.answer, targets)
 
-    def _array(
-        self,
-        channel: Channel,
-        kind: str,
-        rows: np.ndarray,
-        vocab_size: int,
-        shape: tuple[int, int],
-        extra: dict[str, list[int]] | None = None,
-    ) -> np.ndarray:
-        """Send rows, return a float64 array of exactly ``shape``."""
-        header = {"type": kind, "rows": list(rows.shape), "vocab_size": vocab_size, **(extra or {})}
-        expected_bytes = 4 * math.prod(shape)
-        channel.allow_payload_bytes(expected_bytes)
-        frame = self._request(channel, header, payload=np.ascontiguousarray(rows, np.int32).tobytes(), expect="answer")
-        if len(frame.payload) != expected_bytes:
-            raise InvalidModelError(f"scoring returned {len(frame.payload)} bytes where {expected_bytes} were due")
-        return np.frombuffer(frame.payload, np.float32).reshape(shape).astype(np.float64)
+    def _work(self, queues: dict[Channel, Iterator[_Job]]) -> None:
+        """Keep every channel busy, one job at a time, until all jobs are answered."""
+        current: dict[Channel, _Job] = {}
+        for channel, jobs in queues.items():
+            self._next(channel, jobs, current)
+        while current:
+            for channel in self._readable(list(current)):
+                for frame in self._frames(channel):
+                    current.pop(channel).take(self._check(frame, "answer"))
+                    self._next(channel, queues[channel], current)
 
-    def _request(
-        self, channel: Channel, header: dict, *, payload: bytes = b"", fds: tuple[int, ...] = (), expect: str
-    ) -> Frame:
-        left = self._deadline - time.monotonic()
+    def _next(self, channel: Channel, jobs: Iterator[_Job], current: dict[Channel, _Job]) -> None:
+        """Let a queue take its last answer, and send its next job if it has one."""
+        job = next(jobs, None)
+        if job is not None:
+            channel.allow_payload_bytes(job.answer_bytes)
+            header = {**job.header, "rows": list(job.rows.shape)}
+            self._send(channel, header, payload=np.ascontiguousarray(job.rows, np.int32).tobytes())
+            current[channel] = job
+
+    # -- talking to a process that is not trusted -------------------------------------------------------------------------
+
+    def _send(self, channel: Channel, header: dict, *, payload: bytes = b"", fds: tuple[int, ...] = ()) -> None:
         try:
-            if left <= 0:
-                raise TimeoutError
-            channel.send(header, payload, fds=fds, timeout_seconds=left)
-            frame = self._receive(channel)
-        except TimeoutError:
-            raise InvalidModelError("scoring took longer than its time limit ([budget] scoring_seconds)") from None
+            channel.send(header, payload, fds=fds, timeout_seconds=self._seconds_left())
         except ChannelClosedError:
-            raise InvalidModelError("the model ended the process that scores it (out of memory, or a crash)") from None
+            raise InvalidModelError(_GONE) from None
+
+    def _wait(self, channel: Channel) -> Frame:
+        while True:
+            for ready in self._readable([channel]):
+                for frame in self._frames(ready):
+                    return frame
+
+    def _readable(self, channels: list[Channel]) -> list[Channel]:
+        """Wait for a channel that can be read, in slices, so that the run can be cancelled meanwhile."""
+        ready, _, _ = select.select(channels, [], [], min(_SLICE_SECONDS, self._seconds_left()))
+        self._on_progress(None)
+        return ready
+
+    def _frames(self, channel: Channel) -> list[Frame]:
+        try:
+            return channel.poll()[:1]  # a process that answers more than it was asked is not listened to
+        except ChannelClosedError:
+            raise InvalidModelError(_GONE) from None
         except ProtocolError as error:
             raise InvalidModelError(f"the model interfered with its scoring: {error}") from None
+
+    def _seconds_left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise InvalidModelError("scoring took longer than its time limit ([budget] scoring_seconds)")
+        return left
+
+    def _check(self, frame: Frame, expected: str) -> Frame:
         if frame.header["type"] == "error":
             message = str(frame.header.get("message", ""))[-1500:]
             raise InvalidModelError(f"the model failed while it was scored: {message}")
-        if frame.header["type"] != expect:
+        if frame.header["type"] != expected:
             raise InvalidModelError("the model interfered with its scoring: an unexpected answer")
         return frame
 
-    def _receive(self, channel: Channel) -> Frame:
-        """Wait for an answer in short slices, so that the run can be cancelled meanwhile."""
-        while True:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            try:
-                return channel.receive(timeout_seconds=min(_SLICE_SECONDS, left))
-            except TimeoutError:
-                self._on_progress(None)
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """One batch for a scoring process, and its answer."""
+
+    header: dict
+    rows: np.ndarray
+    shape: tuple[int, int]
+    answer: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64 of exactly ``shape``, once taken
+
+    @property
+    def answer_bytes(self) -> int:
+        return 4 * math.prod(self.shape)
+
+    def take(self, frame: Frame) -> None:
+        if len(frame.payload) != self.answer_bytes:
+            raise InvalidModelError(f"scoring returned {len(frame.payload)} bytes where {self.answer_bytes} were due")
+        self.answer = np.frombuffer(frame.payload, np.float32).reshape(self.shape).astype(np.float64)
+
+
+def check_claims(rows: Rows, claims: np.ndarray) -> np.ndarray:
+    """Blank the padding of ``claims``, refuse what is no loss, and return the nats of each window, float64 [windows]."""
+    claims[~rows.mask()] = 0.0
+    if not np.isfinite(claims).all():
+        raise InvalidModelError("the model's loss is not finite on the validation text (NaN or infinity)")
+    if claims.min() < _NEGATIVE_NATS:
+        raise InvalidModelError(f"the model claims a probability above one ({claims.min():.3g} nats)")
+    return np.bincount(rows.window, weights=claims.sum(1), minlength=int(rows.window.max()) + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

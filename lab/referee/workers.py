@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from .processes import END_SECONDS
 
 NAMES = ("bulk", "audit")
 _POLL_SECONDS = 0.1
+_LAST_WORDS_BYTES = 500
 
 
 class WorkerError(Exception):
@@ -37,27 +39,34 @@ class ScoringWorkers:
         self._spec = spec
         self._paths = paths
         self._limits = limits
-        self._started: list[tuple[subprocess.Popen[bytes], Channel]] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._channels: list[Channel] = []
         self._ready = False
 
     @property
     def pids(self) -> set[int]:
-        return {process.pid for process, _ in self._started}
+        return {process.pid for process in self._processes}
 
     @property
     def channels(self) -> tuple[Channel, Channel]:
-        (_, bulk), (_, audit) = self._started
+        bulk, audit = self._channels
         return bulk, audit
 
     def start(self) -> None:
-        for name in NAMES:
-            self._started.append(self._start(self._paths.scratch / name))
+        """Start both: on Linux from one process that imports torch once and parts, elsewhere one by one."""
+        pairs = [Channel.pair() for _ in NAMES]
+        self._channels = [ours for ours, _ in pairs]
+        targets = [(theirs, self._paths.scratch / name) for (_, theirs), name in zip(pairs, NAMES, strict=True)]
+        for group in [targets] if sys.platform.startswith("linux") else [[target] for target in targets]:
+            self._processes.append(self._start(group))
+        for theirs, _ in targets:
+            theirs.close()
 
     def wait_until_ready(self, while_waiting: Callable[[], None]) -> None:
         """Wait until both have imported torch; ``while_waiting`` is called often and may raise."""
         if self._ready:
             return
-        for (_, channel), name in zip(self._started, NAMES, strict=True):
+        for channel, name in zip(self._channels, NAMES, strict=True):
             while True:
                 try:
                     channel.receive(timeout_seconds=_POLL_SECONDS)
@@ -65,7 +74,7 @@ class ScoringWorkers:
                 except TimeoutError:
                     while_waiting()
                 except (ChannelClosedError, ProtocolError) as error:
-                    words = (self._paths.scratch / name / "output").read_bytes()[-500:].decode(errors="replace")
+                    words = self._paths.workers_log.read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace")
                     raise WorkerError(f"the scoring process {name!r} did not start: {error}. {words}") from None
         self._ready = True
 
@@ -79,26 +88,30 @@ class ScoringWorkers:
             return os.open(copy.name, os.O_RDONLY)
 
     def end(self) -> None:
-        for process, channel in self._started:
+        """Close and kill both; what they started is a matter of the run's whole tree."""
+        for channel in self._channels:
             channel.close()
+        for process in self._processes:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=END_SECONDS)
-        self._started.clear()
+        self._channels.clear()
+        self._processes.clear()
 
-    def _start(self, scratch: Path) -> tuple[subprocess.Popen[bytes], Channel]:
-        ours, theirs = Channel.pair()
+    def _start(self, targets: list[tuple[socket.socket, Path]]) -> subprocess.Popen[bytes]:
         spec = self._spec
         worker = Path(spec.harness) / "prepare" / "scoring_worker.py"
-        kind = spec.device.partition(":")[0]
-        with theirs, (scratch / "output").open("wb") as output:
-            process = sandbox.start(
-                [sys.executable, "-s", "-B", str(worker), str(theirs.fileno()), kind],
+        scratch = targets[0][1]
+        threads = max(1, spec.cores // len(NAMES))  # they work side by side
+        fds = [theirs.fileno() for theirs, _ in targets]
+        sockets = [f"{theirs.fileno()}:{folder}" for theirs, folder in targets]
+        with self._paths.workers_log.open("ab") as output:
+            return sandbox.start(
+                [sys.executable, "-s", "-B", str(worker), spec.device.partition(":")[0], *sockets],
                 cwd=scratch,
-                env=sandbox.environment(scratch=scratch, cores=spec.cores, extra=sandbox.device_environment(spec.device)),
+                env=sandbox.environment(scratch=scratch, cores=threads, extra=sandbox.device_environment(spec.device)),
                 limits=self._limits,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=fds,
                 output=output,
             )
-        return process, ours

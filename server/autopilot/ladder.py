@@ -64,6 +64,7 @@ def _complement(name: str, amount: float, low: float, high: float, why: str) -> 
 
 
 RUNGS = (
+    _plus("DEPTH", -1, 1, 48, "Fewer blocks make each step cheaper, so that more steps fit."),
     _plus("VALUE_EMBED_EVERY", -1, 1, 12, "Value embeddings are cheap capacity: looked up, not multiplied."),
     _times("TOTAL_BATCH_TOKENS", 0.5, 512, 2**21, "A short run lacks optimizer steps more than it lacks clean gradients.",
            along="DEVICE_BATCH_ROWS"),
@@ -73,7 +74,6 @@ RUNGS = (
     _times("MOMENTUM_RAMP_STEPS", 0.33, 1, 5000, "The ramp should end within the steps that the budget allows."),
     _times("EMBEDDING_LR", 1.5, 1e-3, 5.0, "Rare tokens get few updates; larger ones let them leave their random start."),
     _times("SCALAR_LR", 0.2, 1e-3, 5.0, "The x0 lambdas move every layer at once; smaller steps may be steadier."),
-    _plus("DEPTH", -1, 1, 48, "Fewer blocks make each step cheaper, so that more steps fit."),
     _times("MATRIX_LR", 1.5, 1e-4, 1.0, "In a short run the matrices have few steps to travel; each may be longer."),
     _plus("WARMDOWN_FRACTION", -0.2, 0.05, 1.0, "A shorter decay leaves more of the budget at the full rate."),
     _complement("ADAM_BETA2", 2.0, 0.5, 0.9999, "A shorter memory of gradient sizes adapts within few steps."),

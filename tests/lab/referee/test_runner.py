@@ -173,7 +173,7 @@ def test_an_honest_run_is_certified_then_the_next_one_works(make_lab: MakeLab, t
     assert result.val_bpb == pytest.approx(result.claimed_bpb, abs=1e-6)
     assert 1.0 < result.val_bpb < 6.0
     assert (result.elapsed_seconds or 99.0) <= 3.0
-    assert result.audits == 40
+    assert result.audits > 100  # every row of the windows
     lab.workspace.train.write_text(train_py.replace("WIDTH = 16", "WIDTH = 24") + "# fake\n")
     second, _ = experiments.propose(lab, description="wider", hypothesis="")
     assert wait(lab, second.id, 60.0).val_bpb is not None

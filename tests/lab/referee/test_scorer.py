@@ -123,7 +123,6 @@ def score(
                 vocab_size=vocab_size,
                 batch_rows=16,
                 audits=audits,
-                keep_audits=audits,
                 reference_window_nats=reference,
                 decoys=padding,
                 rng=np.random.default_rng(7),
@@ -175,7 +174,23 @@ def test_windows_start_and_end_at_line_borders_inside_one_document_and_never_ove
 def test_an_honest_model_is_certified_at_what_it_claims(corpus: Corpus) -> None:
     result = score(corpus, bigram(257))
     assert result.val_bpb == pytest.approx(result.claimed_bpb, abs=1e-6)
-    assert 190 <= result.audits <= 200  # one cut for a row at most
+    assert 190 <= result.audits <= 200
+
+
+def test_every_row_is_audited_once_when_that_many_are_asked_for(corpus: Corpus) -> None:
+    result = score(corpus, bigram(257), audits=1_000_000)
+    assert result.audits == len(rows_of(corpus, 257)[0].scored)
+    assert result.val_bpb == pytest.approx(score(corpus, bigram(257)).val_bpb, abs=1e-6)
+
+
+def test_a_lie_at_the_worst_position_of_each_row_is_not_certified_when_every_row_is_audited(corpus: Corpus) -> None:
+    def lie(nats: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        worst = nats.max(axis=1, keepdims=True)
+        return np.where(nats == worst, 0.1, nats)
+
+    honest = score(corpus, bigram(257), audits=1_000_000)
+    lying = score(corpus, bigram(257), audits=1_000_000, claim=lie)
+    assert lying.standard_error > 0.002 or lying.val_bpb >= honest.val_bpb - 1e-6  # too uncertain to be kept
 
 
 @pytest.mark.parametrize(
