@@ -150,6 +150,12 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path / "ledger.db")
 
 
+def test_half_of_a_surrogate_pair_cannot_wedge_the_record(ledger: Ledger) -> None:
+    ledger.append("experiment_recorded", experiment(1, description="broken \ud800 text"))
+    assert ledger.experiment("e0001").description == "broken ? text"
+    assert ledger.verify() == []
+
+
 def test_events_hold_json_without_nan(ledger: Ledger) -> None:
     with pytest.raises(ValueError, match="JSON"):
         ledger.append("run_retried", {"id": "e0001.1", "reason": float("nan")})

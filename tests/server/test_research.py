@@ -13,19 +13,44 @@ from typing import Any
 import pytest
 from autoresearch_mcp.lab import experiments
 from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.locks import locked_if_free
 from autoresearch_mcp.lab.states import Decision
 
 MakeLab = Callable[..., Lab]
 
 
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "autoresearch_mcp.server.cli", "research", "--lab", str(folder), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=300, check=False)
+
+
 def research(folder: Path, *, ideas: int) -> dict[str, Any]:
     """Run `autoresearch research` and return its last line."""
-    command = [sys.executable, "-m", "autoresearch_mcp.server.cli", "research", "--lab", str(folder)]
-    options = ["--experiments", str(ideas), "--budget-seconds", "1.5", "--json"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, env=dict(os.environ), timeout=300, check=False)
+    done = run(folder, "--experiments", str(ideas), "--budget-seconds", "1.5", "--json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     return json.loads(line)
+
+
+@pytest.mark.slow
+def test_a_repair_after_a_crashed_baseline_is_what_the_next_research_measures(make_lab: MakeLab, train_py: str) -> None:
+    lab = make_lab(train=train_py.replace("import torch", 'raise RuntimeError("not yet")\nimport torch', 1), seconds=1.5)
+    failed = run(lab.root, "--experiments", "0")
+    assert failed.returncode == 1
+    assert "not yet" in failed.stderr
+    lab.workspace.train.write_text(train_py)
+    assert research(lab.root, ideas=0)["baseline_val_bpb"] is not None
+    assert lab.workspace.train.read_text() == train_py
+
+
+def test_two_autopilots_do_not_share_a_train_py(make_lab: MakeLab) -> None:
+    lab = make_lab()
+    with locked_if_free(lab.state.root / "autopilot.lock") as ours:
+        assert ours
+        second = run(lab.root, "--experiments", "0")
+    assert second.returncode == 1
+    assert "Another autopilot" in second.stderr
+    assert lab.ledger.sessions() == []
 
 
 @pytest.mark.slow

@@ -94,6 +94,7 @@ def test_abuse_ends_with_a_verdict_and_the_next_experiment_can_run(
     assert reason in experiment.reason
     (run,) = lab.ledger.runs(experiment.id)
     assert run.attempt == 1
+    assert not lab.state.run(run.id).scratch.exists()
     lab.workspace.train.write_text(RAW + "raise SystemExit('the next one')\n" + CONTRACT)
     following, _ = experiments.propose(lab, description="the next", hypothesis="")
     assert wait(lab, following.id, 60.0).verdict == "crashed"

@@ -1,0 +1,55 @@
+"""The file under research, really trained: short, on the tiny corpus, through the referee."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from autoresearch_mcp.lab import experiments
+from autoresearch_mcp.lab.candidate import check_candidate
+from autoresearch_mcp.lab.dispatch import wait
+from autoresearch_mcp.lab.executor import RunResult
+from autoresearch_mcp.lab.lab import Lab
+
+TRAIN = Path(__file__).resolve().parents[2] / "trainer" / "train.py"
+
+
+def trained(lab: Lab) -> tuple[RunResult, str]:
+    """Run the lab's train.py; return the result and its log."""
+    lab.start_session("new", "tester")
+    experiment, _ = experiments.propose(lab, description="baseline", hypothesis="")
+    experiment = wait(lab, experiment.id, 400.0)
+    result = lab.ledger.runs(experiment.id)[0].result
+    log = lab.executor.log(f"{experiment.id}.1").decode()
+    assert result is not None, "the run did not end in time"
+    assert result.val_bpb is not None, f"{experiment.reason}\n{log}"
+    return result, log
+
+
+def test_the_file_is_a_fair_candidate_without_a_seed_of_its_own() -> None:
+    facts = check_candidate(TRAIN.read_bytes(), None)
+    assert facts.warnings == ()
+    assert {"DEPTH", "WIDTH", "MATRIX_LR", "TOTAL_BATCH_TOKENS"} <= set(facts.constants)
+
+
+@pytest.mark.slow
+def test_it_learns_within_its_budget_and_hands_its_model_over(make_lab: Callable[..., Lab]) -> None:
+    result, log = trained(make_lab(train=TRAIN.read_text(), seconds=6.0))
+    assert result.vocab_size == 2048
+    assert (result.steps or 0) > 3
+    assert (result.elapsed_seconds or 99.0) <= 7.0
+    assert (result.val_bpb or 99.0) < 5.0  # a uniform guess over the vocabulary costs more
+    assert "eager" in log
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_it_trains_compiled_where_a_compiler_exists(make_lab: Callable[..., Lab]) -> None:
+    source = (
+        TRAIN.read_text().replace("COMPILE_FROM_SECONDS = 60", "COMPILE_FROM_SECONDS = 1").replace("DEPTH = 3", "DEPTH = 1")
+    )
+    assert "COMPILE_FROM_SECONDS = 1 " in source
+    _, log = trained(make_lab(train=source, seconds=4.0))
+    assert "compiled" in log
