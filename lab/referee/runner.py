@@ -2,7 +2,7 @@
 
 Guarantees: no training token reaches the candidate before the clock has started; at the deadline the whole process tree
 ends; the number comes from the scorer and never from what the candidate printed; result.json is written once, whole, as
-the last act that counts. Does not: decide anything, or write to the ledger. If this process dies, nothing is recorded,
+the last act. Does not: decide anything, or write to the ledger. If this process dies, nothing is recorded,
 and whoever finds its lock free starts the run again or declares it lost.
 """
 
@@ -49,6 +49,7 @@ TICK_SECONDS = 0.1
 _SEND_SECONDS = 0.5  # a candidate that does not read its answers waits for nobody else
 _MAX_OPENINGS = 4 * len(VOCAB_SIZES)  # an honest file opens each vocabulary once
 _REASON_CHARACTERS = 2000
+_REMOVE_SECONDS = 60.0
 _BLOCK_BYTES = 4096  # what an empty file or a folder counts for
 _SECONDS = struct.Struct("<d")
 
@@ -80,8 +81,8 @@ def run(folder: Path) -> None:
             os.close(device_lock)
     except RunEndedError as ended:
         fields = {"outcome": ended.outcome, "reason": ended.reason, **runner.facts()}
-    write_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
     _remove(paths.scratch)
+    write_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
 
 
 def _wait_for_device(spec: RunSpec, paths: RunPaths) -> int:
@@ -503,4 +504,5 @@ def _folder_bytes(folder: Path, *, limit_bytes: int) -> int:
 
 def _remove(folder: Path) -> None:
     """Remove a folder that a candidate has filled; rm copes with depths that Python's own walk does not."""
-    subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False, timeout=_REMOVE_SECONDS)
