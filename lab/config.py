@@ -54,7 +54,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "cpu": Profile(
             context_length=256,
             vocab_size=2048,
-            validation_bytes=240_000,
+            validation_bytes=280_000,
             window_bytes=2048,
             audits=1_000_000,  # every row: the audit runs beside the bulk pass
             prior_sigma=0.02,
