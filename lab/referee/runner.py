@@ -41,6 +41,7 @@ from .log import CappedLog
 from .processes import END_SECONDS, ProcessTree, adopt_orphans
 from .reports import Reports
 from .scorer import InvalidModelError, Score, Scorer
+from .scratch import folder_bytes, remove_folder
 from .specfile import read_spec, write_result
 from .windows import draw_windows, encode_rows
 from .workers import NAMES, ScoringWorkers, WorkerError
@@ -49,8 +50,6 @@ TICK_SECONDS = 0.1
 _SEND_SECONDS = 0.5  # a candidate that does not read its answers waits for nobody else
 _MAX_OPENINGS = 4 * len(VOCAB_SIZES)  # an honest file opens each vocabulary once
 _REASON_CHARACTERS = 2000
-_REMOVE_SECONDS = 60.0
-_BLOCK_BYTES = 4096  # what an empty file or a folder counts for
 _SECONDS = struct.Struct("<d")
 
 
@@ -81,7 +80,7 @@ def run(folder: Path) -> None:
             os.close(device_lock)
     except RunEndedError as ended:
         fields = {"outcome": ended.outcome, "reason": ended.reason, **runner.facts()}
-    _remove(paths.scratch)
+    remove_folder(paths.scratch)
     write_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
 
 
@@ -315,7 +314,7 @@ class Runner:
             raise RunEndedError(Outcome.CRASHED, f"used more than {spec.memory_mb} MB of memory ([limits] memory_mb)")
         if processes > spec.processes:
             raise RunEndedError(Outcome.CRASHED, f"started more than {spec.processes} processes ([limits] processes)")
-        if _folder_bytes(self._paths.scratch, limit_bytes=spec.disk_mb << 20) > spec.disk_mb << 20:
+        if folder_bytes(self._paths.scratch, limit_bytes=spec.disk_mb << 20) > spec.disk_mb << 20:
             raise RunEndedError(Outcome.CRASHED, f"wrote more than {spec.disk_mb} MB to disk ([limits] disk_mb)")
 
     def _overrun_reason(self) -> str:
@@ -485,24 +484,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _folder_bytes(folder: Path, *, limit_bytes: int) -> int:
-    """Return what a folder takes on disk, or more than the limit as soon as it is passed; empty files count, too."""
-    total, queue = 0, [str(folder)]
-    while queue and total <= limit_bytes:
-        with suppress(OSError), os.scandir(queue.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    total += max(_BLOCK_BYTES, entry.stat(follow_symlinks=False).st_blocks * 512)
-                    if entry.is_dir(follow_symlinks=False):
-                        queue.append(entry.path)
-                if total > limit_bytes:
-                    break
-    return total
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder that a candidate has filled; rm copes with depths that Python's own walk does not."""
-    with suppress(subprocess.TimeoutExpired):
-        subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False, timeout=_REMOVE_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,10 +34,3 @@ class Strategy(Protocol):
     def propose(self, source: str, *, profile: str, tried: Set[Change]) -> Proposal | None:
         """Return the next candidate built on ``source``, the champion's train.py; None when there is no further idea."""
         ...
-
-
-def strategies() -> dict[str, Callable[[], Strategy]]:
-    """Return every built-in strategy by name; each call of a value starts it afresh."""
-    from .ladder import Ladder
-
-    return {"ladder": Ladder}

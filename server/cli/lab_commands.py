@@ -23,6 +23,7 @@ class ProfileChoice(StrEnum):
 
 def init(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder.", show_default="the current one")] = HERE,
+    lab: Annotated[Path | None, typer.Option("--lab", metavar="DIR", help="The same, as other commands name it.")] = None,
     budget_seconds: BudgetOption = None,
     profile: Annotated[ProfileChoice, typer.Option(help="Sizes of model, context and corpus.")] = ProfileChoice.CPU,
     new_identity: Annotated[bool, typer.Option("--new-identity", help="Make a copied lab a lab of its own.")] = False,
@@ -34,14 +35,15 @@ def init(
     from ...prepare.corpus import open_corpus
     from ...prepare.errors import PrepareError
 
+    directory = directory if lab is None else lab
     folder = directory.resolve()
     made = create_lab(folder, budget_seconds=budget_seconds, profile=profile.value)
-    lab = Lab.open(folder, renew_identity=new_identity)
+    opened_lab = Lab.open(folder, renew_identity=new_identity)
     try:
-        adopted = lab.adopt_harness()
-        corpus = lab.config().corpus.name
+        adopted = opened_lab.adopt_harness()
+        corpus = opened_lab.config().corpus.name
     finally:
-        lab.close()
+        opened_lab.close()
     typer.echo(f"Made {', '.join(made)} in {folder}." if made else f"{folder} is a lab already; no file was changed.")
     if adopted:
         typer.echo("Adopted the installed harness; numbers measured with the one before are not comparable.")
@@ -59,13 +61,25 @@ def init(
 
 
 def prepare(
-    corpus: Annotated[str, typer.Option(metavar="NAME", help="The corpus to prepare.")] = "wheels",
+    corpus: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The corpus.", show_default="the lab's; wheels outside of a lab")
+    ] = None,
+    lab: LabOption = HERE,
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte again; make it again if one differs.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch and prepare the corpus; does nothing when it is there."""
+    from ...lab.config import CONFIG_NAME, load_config
+    from ...lab.errors import NotReadyError
+    from ...lab.lab import find_lab_root
+    from ...prepare.corpus import DEFAULT_CORPUS
     from .preparing import prepare_with_progress
 
+    if corpus is None:
+        try:
+            corpus = load_config(find_lab_root(lab) / CONFIG_NAME).corpus.name
+        except NotReadyError:
+            corpus = DEFAULT_CORPUS
     prepared = prepare_with_progress(corpus, verify=verify)
     if as_json:
         typer.echo(json.dumps({"corpus": prepared.name, "id": prepared.corpus_id, "path": str(prepared.path)}))

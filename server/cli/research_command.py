@@ -38,13 +38,12 @@ def research(
     """
     from ...lab.errors import NotReadyError
     from ...lab.locks import locked_if_free
-    from ..autopilot.strategy import strategies
+    from ..autopilot.strategies import STRATEGIES
     from ..plot import progress_chart
     from ..tables import console, experiments_table
 
-    known = strategies()
-    if strategy not in known:
-        raise typer.BadParameter(f"no strategy {strategy!r}; the built-in ones are: {', '.join(known)}")
+    if strategy not in STRATEGIES:
+        raise typer.BadParameter(f"no strategy {strategy!r}; the built-in ones are: {', '.join(STRATEGIES)}")
     started = time.monotonic()
     screen = console(stderr=as_json)
     folder, lock = _ready_lab(lab.resolve(), budget_seconds)
@@ -54,7 +53,7 @@ def research(
                 f"Another autopilot is at work in {folder}, and two would edit one train.py. "
                 "Wait until it is done, or pass another --lab."
             )
-        report = _work(folder, screen, known[strategy](), experiments, budget_seconds)
+        report = _work(folder, screen, STRATEGIES[strategy](), experiments, budget_seconds)
     title = f"session {report.session.tag} of {folder}"
     screen.print(experiments_table(report.experiments, title=title))
     chart: Path | None = folder / "progress.png"

@@ -15,7 +15,8 @@ from autoresearch_mcp.server.autopilot.client import AutopilotError, LabClient, 
 from autoresearch_mcp.server.autopilot.edits import literal, read_constants, replace_constants
 from autoresearch_mcp.server.autopilot.ladder import RUNGS, Ladder
 from autoresearch_mcp.server.autopilot.researcher import lesson
-from autoresearch_mcp.server.autopilot.strategy import Proposal, changes_in, strategies
+from autoresearch_mcp.server.autopilot.strategies import STRATEGIES
+from autoresearch_mcp.server.autopilot.strategy import Proposal, changes_in
 from autoresearch_mcp.tools.results import ExperimentAnswer, ExperimentSummary, StatusAnswer
 
 TRAIN = (Path(__file__).parents[2] / "trainer" / "train.py").read_text()
@@ -121,8 +122,8 @@ def test_every_rung_names_a_constant_of_the_real_file() -> None:
 
 
 def test_strategies_start_afresh() -> None:
-    first = strategies()["ladder"]().propose(TRAIN, profile="cpu", tried=set())
-    assert first == strategies()["ladder"]().propose(TRAIN, profile="cpu", tried=set())
+    first = STRATEGIES["ladder"]().propose(TRAIN, profile="cpu", tried=set())
+    assert first == STRATEGIES["ladder"]().propose(TRAIN, profile="cpu", tried=set())
 
 
 @pytest.mark.parametrize(

@@ -189,8 +189,11 @@ def test_a_lie_at_the_worst_position_of_each_row_is_not_certified_when_every_row
         return np.where(nats == worst, 0.1, nats)
 
     honest = score(corpus, bigram(257), audits=1_000_000)
-    lying = score(corpus, bigram(257), audits=1_000_000, claim=lie)
-    assert lying.standard_error > 0.002 or lying.val_bpb >= honest.val_bpb - 1e-6  # too uncertain to be kept
+    try:
+        lying = score(corpus, bigram(257), audits=1_000_000, claim=lie)
+    except InvalidModelError:
+        return  # found out
+    assert lying.standard_error > 0.002 or lying.val_bpb >= honest.val_bpb - 1e-6  # or too uncertain to be kept
 
 
 @pytest.mark.parametrize(
