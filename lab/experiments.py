@@ -40,7 +40,7 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
     source = lab.train_file()
     sha256 = sha256_hex(source)
     with lab.ledger.transaction():
-        session = _current(lab, session)
+        session = _session(lab, session.tag)
         if (known := _already_tried(lab, session, sha256)) is not None:
             _ensure_ref(lab, known)
             return known, False
@@ -118,7 +118,7 @@ def keep(lab: Lab, experiment_id: str, reason: str) -> Experiment:
         if experiment.decision is Decision.PENDING:
             _keep(lab, experiment, session, reason.strip())
     _ensure_ref(lab, experiment)
-    lab.align_branch(_current(lab, session))
+    lab.align_branch(_session(lab, session.tag))
     return lab.ledger.experiment(experiment_id)
 
 
@@ -190,7 +190,7 @@ def _undecided(lab: Lab, experiment_id: str, wanted: Decision) -> tuple[Experime
             f"{experiment_id} is already {experiment.decision}, and a decision is made once. "
             "Edit trainer/train.py and call run_experiment to try something else."
         )
-    return experiment, _session_of(lab, experiment)
+    return experiment, _session(lab, experiment.session)
 
 
 def _ensure_ref(lab: Lab, experiment: Experiment) -> None:
@@ -200,16 +200,10 @@ def _ensure_ref(lab: Lab, experiment: Experiment) -> None:
         lab.git.update_ref(name, experiment.commit, None)
 
 
-def _current(lab: Lab, session: Session) -> Session:
-    """Return the session as it stands now: another server may have kept something meanwhile."""
-    current = lab.ledger.session(session.tag)
-    assert current is not None, "a session is never removed"
-    return current
-
-
-def _session_of(lab: Lab, experiment: Experiment) -> Session:
-    session = lab.ledger.session(experiment.session)
-    assert session is not None, "an experiment names an existing session"
+def _session(lab: Lab, tag: str) -> Session:
+    """Return a session as it stands now: another server may have kept something meanwhile."""
+    session = lab.ledger.session(tag)
+    assert session is not None, "a session is never removed"
     return session
 
 

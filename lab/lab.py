@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from ..prepare.errors import PrepareError
+from ..prepare.files import exclusive_lock
 from . import machine
 from .candidate import MAX_SOURCE_BYTES
 from .config import CONFIG_NAME, LabConfig, load_config
@@ -23,7 +24,6 @@ from .git import GitRepository, validate_tag
 from .identity import Identity, establish_identity, known_labs
 from .ledger import Ledger
 from .local_executor import LocalExecutor
-from .locks import locked
 from .paths import TRAIN_FILE, StatePaths, WorkspacePaths
 from .records import Experiment, Session
 from .referee.harness import pin_harness
@@ -61,7 +61,7 @@ class Lab:
                 f"A lab is a repository of its own: run `autoresearch init {root}`"
             )
         config = load_config(root / CONFIG_NAME)
-        with locked(git.common_dir / "autoresearch.lock"):  # the first opening happens once
+        with exclusive_lock(git.common_dir / "autoresearch.lock"):  # the first opening happens once
             identity = establish_identity(git.common_dir, root, renew=renew_identity)
             ledger = Ledger(identity.state.ledger)
             if ledger.latest_harness() is None:

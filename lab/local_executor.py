@@ -145,14 +145,7 @@ class LocalExecutor:
         with paths.runner_log.open("ab") as output, suppress(subprocess.SubprocessError):
             # A start that fails frees the lock without a result, which is how a dead runner looks: tried again, then lost.
             subprocess.run(
-                [
-                    sys.executable,
-                    "-s",
-                    "-B",
-                    str(starter),
-                    str(paths.root),
-                    str(lock_fd),
-                ],
+                [sys.executable, "-s", "-B", str(starter), str(paths.root), str(lock_fd)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -22,17 +22,6 @@ def try_lock(path: Path) -> int | None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock for a block, waiting for it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Hold the lock for a block; yields False, at once, when somebody else holds it."""
     fd = try_lock(path)

@@ -41,7 +41,6 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
     session = lab.ledger.session(experiment.session)
     assert session is not None
     champion = lab.champion(session)
-    is_current = session.version == experiment.parent_version
     finished = experiment.verdict is not None
     progress = None if finished else current_progress(lab, experiment.id)
     last_run = lab.ledger.runs(experiment.id)[-1]
@@ -53,7 +52,7 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         hypothesis=shorten(experiment.hypothesis, 500),
         standard_error=_rounded(experiment.standard_error, 8),
         z=_rounded(experiment.z, 3),
-        keepable=experiment.keepable and is_current and experiment.decision is Decision.PENDING,
+        keepable=experiment.keepable and experiment.decision is Decision.PENDING and not _is_stale(experiment, session),
         reason=experiment.reason,
         elapsed_seconds=progress.elapsed_seconds if progress else (result.elapsed_seconds if result else None),
         seconds_left=progress.seconds_left if progress else None,
@@ -121,13 +120,18 @@ def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, sessio
         ]
     if experiment.decision is Decision.PENDING:
         revert = f"revert('{experiment.id}', lesson='...')"
-        keepable = experiment.keepable and session.version == experiment.parent_version
+        keepable = experiment.keepable and not _is_stale(experiment, session)
         return [f"keep('{experiment.id}', reason='...')", revert] if keepable else [revert]
     return next_without_experiment(lab, session)
 
 
+def _is_stale(experiment: Experiment, session: Session) -> bool:
+    """True when the champion is no longer the one that the experiment was judged against."""
+    return session.version != experiment.parent_version
+
+
 def _warnings(lab: Lab, experiment: Experiment, session: Session) -> list[str]:
-    if experiment.keepable and experiment.decision is Decision.PENDING and session.version != experiment.parent_version:
+    if experiment.keepable and experiment.decision is Decision.PENDING and _is_stale(experiment, session):
         return [
             f"It was judged against {experiment.parent}, but the champion is {session.champion} now: a stale win. Revert it "
             "and repeat the change on the champion."
