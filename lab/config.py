@@ -35,12 +35,13 @@ GateRule = Literal["any"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a profile fixes: sizes of the task, and the noise to expect before a lab has measured its own.
+    """What a profile fixes: sizes of the task, the text it is about, and the noise to expect before a lab has measured its own.
 
     ``context_length`` is in tokens, ``prior_sigma`` in bits per byte (standard deviation between seeds). ``audits`` is how
     many rows are audited in every run, each at most once.
     """
 
+    corpus: str
     context_length: int
     vocab_size: int
     validation_bytes: int
@@ -52,6 +53,7 @@ class Profile:
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         "cpu": Profile(
+            corpus="wheels",
             context_length=256,
             vocab_size=2048,
             validation_bytes=280_000,
@@ -60,6 +62,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             prior_sigma=0.02,
         ),
         "gpu": Profile(
+            corpus="climbmix",
             context_length=2048,
             vocab_size=8192,
             validation_bytes=60_000_000,
@@ -76,6 +79,7 @@ class _Table(BaseModel):
 
 
 _Seconds = Annotated[float, Field(ge=1, le=86400)]
+_GpuIndex = Annotated[int, Field(ge=0, le=1023)]
 
 
 class BudgetConfig(_Table):
@@ -96,10 +100,28 @@ class BudgetConfig(_Table):
 class CorpusConfig(_Table):
     """Which prepared text is learned."""
 
-    name: str = Field(
-        default="wheels",
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
-        description="a corpus that `autoresearch prepare` has made; lowercase letters, digits, '.', '_' and '-'",
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
+        examples=["wheels"],
+        description="a corpus that `autoresearch prepare` has made; lowercase letters, digits, '_' and '-'; left out: the "
+        "profile's (wheels on cpu, climbmix on gpu)",
+    )
+
+
+class TrainerConfig(_Table):
+    """What trains a candidate."""
+
+    python: str | None = Field(
+        default=None,
+        pattern=r"^(/|~/).+$",
+        examples=["/opt/cuda-env/bin/python"],
+        description="absolute path of the Python whose torch trains and scores; left out: the one that runs the server",
+    )
+    gpus: tuple[_GpuIndex, ...] = Field(
+        default=(),
+        strict=False,  # TOML and JSON have lists
+        description="indexes of the GPUs that may be used, as nvidia-smi counts them, such as [0, 1]; empty: all of one kind",
     )
 
 
@@ -129,6 +151,26 @@ class GateConfig(_Table):
     )
 
 
+class StopConfig(_Table):
+    """When a session has done enough."""
+
+    target: float | None = Field(
+        default=None, gt=0, examples=[1.85], description="val_bpb at which the goal is reached, above 0; left out: none"
+    )
+    experiments: int = Field(
+        default=0, ge=0, le=1_000_000, description="experiments of a session, from 0 to 1000000; 0 is without end"
+    )
+    hours: float = Field(
+        default=0.0, ge=0, le=10_000, description="hours from the start of a session, from 0 to 10000; 0 is without end"
+    )
+    crashes_in_a_row: int = Field(
+        default=20,
+        ge=0,
+        le=1_000_000,
+        description="experiments in a row that end without a number, from 0 to 1000000; 0 is without end",
+    )
+
+
 class WaitConfig(_Table):
     """How tools answer."""
 
@@ -146,14 +188,21 @@ class LabConfig(_Table):
     profile: ProfileName = Field(default="cpu", description='the sizes of model, context and corpus: "cpu" or "gpu"')
     budget: BudgetConfig = Field(default=BudgetConfig(), description="a table")
     corpus: CorpusConfig = Field(default=CorpusConfig(), description="a table")
+    trainer: TrainerConfig = Field(default=TrainerConfig(), description="a table")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="a table")
     gate: GateConfig = Field(default=GateConfig(), description="a table")
+    stop: StopConfig = Field(default=StopConfig(), description="a table")
     wait: WaitConfig = Field(default=WaitConfig(), description="a table")
 
     @property
     def profile_facts(self) -> Profile:
         """What the chosen profile fixes."""
         return PROFILES[self.profile]
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus in force: the named one, or the profile's."""
+        return self.corpus.name or self.profile_facts.corpus
 
     @property
     def clock_kind(self) -> ClockKind:
@@ -215,19 +264,19 @@ def render_config(
     *,
     budget_seconds: float = 300.0,
     profile: ProfileName = "cpu",
-    corpus: str = "wheels",
+    corpus: str | None = None,
     startup_seconds: float = 300.0,
 ) -> str:
-    """Return a commented ``autoresearch.toml`` with every key, for ``init`` to write."""
+    """Return a commented ``autoresearch.toml`` with every key, for ``init`` to write; ``corpus`` None is the profile's."""
     content: dict[str, Any] = {
         "profile": profile,
         "budget": {"seconds": budget_seconds, "startup_seconds": startup_seconds},
-        "corpus": {"name": corpus},
+        "corpus": {"name": corpus or PROFILES[profile].corpus},
     }
     config = _build(content, source="the requested config")
     lines = [
-        "# The rules of this lab. They belong to the human. A session keeps the rules that it started with: a change",
-        "# counts from the next session on. Every key is optional; the values of a new lab are written out.",
+        "# The rules of this lab. They belong to the human: a change counts once `autoresearch accept-config` has recorded",
+        "# it. Every key is optional; the values of a new lab are written out.",
     ]
     for key, field in LabConfig.model_fields.items():
         value = getattr(config, key)
@@ -261,6 +310,7 @@ def _build(content: dict[str, Any], *, source: str) -> LabConfig:
 
 
 def _explain(content: Mapping[str, Any], location: tuple[str, ...], kind: str) -> str:
+    location = location[:2]  # what is wrong inside a list is wrong with the key
     value: Any = content
     for key in location:
         value = value[key]

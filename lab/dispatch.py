@@ -166,7 +166,7 @@ def _spec(lab: Lab, run: Run) -> RunSpec:
         run_id=run.attempt_id,
         candidate=candidate,
         harness=str(pinned_package(lab.state.harness, session.harness)),
-        corpus=config.corpus.name,
+        corpus=config.corpus_name,
         profile=config.profile,
         device=run.device,
         cores=cores(),

@@ -214,7 +214,7 @@ class Lab:
         config = self.config()
         profile = config.profile_facts
         try:
-            corpus_id = open_corpus(config.corpus.name).corpus_id
+            corpus_id = open_corpus(config.corpus_name).corpus_id
         except PrepareError as error:
             # An agent's shell has no virtual environment on its path: name the program as it can be called.
             raise NotReadyError(str(error).replace("`autoresearch ", f"`{machine.command_path()} ")) from error

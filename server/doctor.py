@@ -127,7 +127,7 @@ def _lab(folder: Path) -> tuple[str, Check]:
     from ..lab.errors import NotReadyError
     from ..lab.lab import find_lab_root
 
-    default = LabConfig().corpus.name
+    default = LabConfig().corpus_name
     try:
         root = find_lab_root(folder)
         config = load_config(root / CONFIG_NAME)
@@ -137,7 +137,7 @@ def _lab(folder: Path) -> tuple[str, Check]:
     except LabError as error:
         return default, Check(name="lab", level=Level.FAIL, found=str(error), advice="repair the file")
     found = f"{root}, profile {config.profile}, {config.budget.seconds:g} s per experiment ({config.clock_kind} clock)"
-    return config.corpus.name, Check(name="lab", level=Level.OK, found=found)
+    return config.corpus_name, Check(name="lab", level=Level.OK, found=found)
 
 
 def _corpus(name: str) -> Check:

@@ -31,11 +31,11 @@ def status(lab: Lab) -> StatusAnswer:
     config = lab.session_config(session) if session else lab.config()
     try:
         conditions = lab.conditions()
-        corpus = f"{config.corpus.name} ({conditions['corpus']})"
+        corpus = f"{config.corpus_name} ({conditions['corpus']})"
         if session is not None and lab.comparability_group() != session.group:
             warnings.append("The conditions changed since the session began: start a new one for comparable numbers.")
     except NotReadyError as error:
-        corpus = f"{config.corpus.name}, not prepared: {error}"
+        corpus = f"{config.corpus_name}, not prepared: {error}"
     if harness_sha256(package_root()) != lab.harness():
         warnings.append("The installed harness differs from the pinned one, which is used. To adopt it: autoresearch init")
     if session is not None:

@@ -41,7 +41,7 @@ def init(
     opened_lab = Lab.open(folder, renew_identity=new_identity)
     try:
         adopted = opened_lab.adopt_harness()
-        corpus = opened_lab.config().corpus.name
+        corpus = opened_lab.config().corpus_name
     finally:
         opened_lab.close()
     typer.echo(f"Made {', '.join(made)} in {folder}." if made else f"{folder} is a lab already; no file was changed.")
@@ -77,7 +77,7 @@ def prepare(
 
     if corpus is None:
         try:
-            corpus = load_config(find_lab_root(lab) / CONFIG_NAME).corpus.name
+            corpus = load_config(find_lab_root(lab) / CONFIG_NAME).corpus_name
         except NotReadyError:
             corpus = DEFAULT_CORPUS
     prepared = prepare_with_progress(corpus, verify=verify)

@@ -104,7 +104,7 @@ def _ready_lab(folder: Path, budget_seconds: float | None) -> tuple[Path, Path]:
     with opened(folder) as lab:
         if lab.adopt_harness():
             typer.echo("Adopted the installed harness; earlier numbers of this lab are not comparable.", err=True)
-        folder, corpus, lock = lab.root, lab.config().corpus.name, lab.state.root / "autopilot.lock"
+        folder, corpus, lock = lab.root, lab.config().corpus_name, lab.state.root / "autopilot.lock"
     try:
         open_corpus(corpus)
     except PrepareError:

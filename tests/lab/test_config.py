@@ -4,6 +4,7 @@ import pytest
 from autoresearch_mcp.lab.config import (
     DEFAULT_CONFIG_TEXT,
     PROFILES,
+    CorpusConfig,
     LabConfig,
     load_config,
     parse_config,
@@ -24,7 +25,10 @@ def test_an_empty_file_is_the_defaults():
     assert config == LabConfig()
     assert config.profile == "cpu"
     assert (config.budget.seconds, config.budget.startup_seconds, config.budget.scoring_seconds) == (300, 300, 300)
-    assert config.corpus.name == "wheels"
+    assert config.corpus_name == "wheels"
+    assert parse('profile = "gpu"').corpus_name == "climbmix"
+    assert (config.stop.target, config.stop.experiments, config.stop.hours, config.stop.crashes_in_a_row) == (None, 0, 0.0, 20)
+    assert (config.trainer.python, config.trainer.gpus) == (None, ())
     limits = config.limits
     assert (limits.memory_mb, limits.processes, limits.disk_mb, limits.log_kb) == (0, 256, 2048, 1024)
     assert (config.gate.rule, config.gate.sigma) == ("any", None)
@@ -32,7 +36,7 @@ def test_an_empty_file_is_the_defaults():
 
 
 def test_the_file_that_init_writes_says_the_defaults():
-    assert parse(DEFAULT_CONFIG_TEXT) == LabConfig()
+    assert parse(DEFAULT_CONFIG_TEXT) == LabConfig(corpus=CorpusConfig(name="wheels"))
 
 
 def test_the_file_that_init_writes_names_every_key():
@@ -46,7 +50,7 @@ def test_the_file_that_init_writes_names_every_key():
 def test_a_rendered_file_parses_to_what_was_asked_and_stays_valid_when_uncommented():
     text = render_config(budget_seconds=20, profile="gpu", corpus="climbmix")
     config = parse(text)
-    assert (config.budget.seconds, config.profile, config.corpus.name) == (20, "gpu", "climbmix")
+    assert (config.budget.seconds, config.profile, config.corpus_name) == (20, "gpu", "climbmix")
     assert parse(text.replace("# sigma", "sigma")).gate.sigma == 0.02
 
 
@@ -66,6 +70,9 @@ def test_rendering_refuses_what_parsing_would():
         ("[budget]\nseconds = inf", "budget.seconds", "Infinity", "from 1 to 86400"),
         ("[budget]\nseconds = true", "budget.seconds", "true", "from 1 to 86400"),
         ('[budget]\nclock = "sun"', "budget.clock", '"sun"', '"core_seconds"'),
+        ("[trainer]\ngpus = [0, -1]", "trainer.gpus", "[0, -1]", "indexes of the GPUs"),
+        ('[trainer]\npython = "python3"', "trainer.python", '"python3"', "absolute path"),
+        ("[stop]\ntarget = 0.0", "stop.target", "0.0", "above 0"),
         ('[corpus]\nname = "../etc"', "corpus.name", '"../etc"', "lowercase"),
         ('[corpus]\nname = "a\\n"', "corpus.name", '"a\\\\n"', "lowercase"),
         ("[limits]\nmemory_mb = -1", "limits.memory_mb", "-1", "from 0 to"),
@@ -164,7 +171,7 @@ def test_sigma_comes_from_the_profile_until_the_human_gives_one():
 def test_with_budget_changes_the_copy_alone():
     config = parse('[corpus]\nname = "mine"')
     shorter = config.with_budget(20)
-    assert (shorter.budget.seconds, shorter.corpus.name) == (20, "mine")
+    assert (shorter.budget.seconds, shorter.corpus_name) == (20, "mine")
     assert config.budget.seconds == 300
     with pytest.raises(ConfigError, match=r"budget\.seconds = 0 is not allowed"):
         config.with_budget(0)
