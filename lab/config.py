@@ -260,20 +260,8 @@ def parse_config(text: str, *, source: str) -> LabConfig:
     return _build(content, source=source)
 
 
-def render_config(
-    *,
-    budget_seconds: float = 300.0,
-    profile: ProfileName = "cpu",
-    corpus: str | None = None,
-    startup_seconds: float = 300.0,
-) -> str:
-    """Return a commented ``autoresearch.toml`` with every key, for ``init`` to write; ``corpus`` None is the profile's."""
-    content: dict[str, Any] = {
-        "profile": profile,
-        "budget": {"seconds": budget_seconds, "startup_seconds": startup_seconds},
-        "corpus": {"name": corpus or PROFILES[profile].corpus},
-    }
-    config = _build(content, source="the requested config")
+def render_config(config: LabConfig) -> str:
+    """Return a commented ``autoresearch.toml`` with every key of ``config``, for `init` and `repair` to write."""
     lines = [
         "# The rules of this lab. They belong to the human: a change counts once `autoresearch accept-config` has recorded",
         "# it. Every key is optional; the values of a new lab are written out.",
@@ -287,6 +275,14 @@ def render_config(
         else:
             lines += ["", *_render_key(key, field, value)]
     return "\n".join(lines) + "\n"
+
+
+def new_config(*, budget_seconds: float | None = None, profile: ProfileName = "cpu") -> LabConfig:
+    """Return the config of a new lab, with the profile's corpus by name; raises `ConfigError` as a file would."""
+    content: dict[str, Any] = {"profile": profile, "corpus": {"name": PROFILES[profile].corpus}}
+    if budget_seconds is not None:
+        content["budget"] = {"seconds": budget_seconds}
+    return _build(content, source="the requested config")
 
 
 def _first_sentence(table: _Table) -> str:
@@ -345,4 +341,4 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-DEFAULT_CONFIG_TEXT = render_config()
+DEFAULT_CONFIG_TEXT = render_config(new_config())

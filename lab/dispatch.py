@@ -109,6 +109,8 @@ def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> Non
 def _dispatch_locked(lab: Lab) -> None:
     for run in lab.ledger.runs_in_state(RunState.RUNNING):
         _ingest(lab, run)
+    if lab.paused() is not None:
+        return
     busy = {run.device for run in lab.ledger.runs_in_state(RunState.RUNNING)}
     for run in lab.ledger.runs_in_state(RunState.QUEUED):
         if run.device not in busy:

@@ -6,6 +6,7 @@ LabError                  a message that says what happened, the value, and the 
 ├── CandidateError        train.py cannot be a fair experiment; no device time was used
 ├── UnknownExperimentError  no such experiment here
 ├── DecisionError         keep or revert is not allowed now, and why
+├── StoppedError          the session has met a stop rule, or the human paused the lab: report, and end
 ├── GitError              git refused, or the repository is in a state we do not touch
 └── LedgerError           the record is damaged or was written by a newer version
 """
@@ -34,6 +35,10 @@ class UnknownExperimentError(LabError):
 
 
 class DecisionError(LabError):
+    pass
+
+
+class StoppedError(LabError):
     pass
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from .candidate import check_candidate
 from .dispatch import dispatch, judge_experiment, wait_for_dispatch_lock
-from .errors import CandidateError, DecisionError
+from .errors import CandidateError, DecisionError, StoppedError
 from .executor import RunResult
 from .files import sha256_hex, write_atomically
 from .lab import Lab
@@ -44,20 +44,28 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
         if (known := _already_tried(lab, session, sha256)) is not None:
             _ensure_ref(lab, known)
             return known, False
+        _require_going_on(lab, session)
         champion = lab.champion(session)
         parent_source = None if champion is None else lab.champion_source(session)
         if champion is None:
             _require_baseline_first(lab, session, sha256)
         facts = check_candidate(source, parent_source)
         parent_lines = facts.lines if champion is None else champion.lines
-        program = lab.program().encode()
         experiment_id = lab.ledger.next_experiment_id()
+        committed_at = int(time.time())
         commit = lab.git.commit_with_file(
             session.base_commit if champion is None else champion.commit,
             TRAIN_FILE,
             source,
-            _commit_message(lab, session, experiment_id, champion, description, hypothesis),
-            int(time.time()),
+            commit_message(
+                experiment_id,
+                session=session.tag,
+                parent=None if champion is None else champion.id,
+                description=description,
+                hypothesis=hypothesis,
+                ledger_head=lab.ledger.head(),
+            ),
+            committed_at,
         )
         lab.ledger.append(
             "experiment_recorded",
@@ -71,11 +79,12 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
                 "hypothesis": hypothesis,
                 "candidate_sha256": sha256,
                 "commit": commit,
-                "program_sha256": sha256_hex(program),
+                "committed_at": committed_at,
+                "program_sha256": session.program_sha256,
                 "lines": facts.lines,
                 "lines_delta": facts.lines - parent_lines,
             },
-            blobs=(source, program),
+            blobs=(source,),
         )
         lab.ledger.append(
             "run_queued",
@@ -225,6 +234,21 @@ def _already_tried(lab: Lab, session: Session, sha256: str) -> Experiment | None
     return None
 
 
+def _require_going_on(lab: Lab, session: Session) -> None:
+    """Raise `StoppedError` while the human has paused the lab, and once the session has met a stop rule."""
+    if (paused := lab.paused()) is not None:
+        raise StoppedError(
+            f"The lab is paused: {paused}. Nothing is lost, train.py stays as it is. Tell the human and end your turn; "
+            "research goes on after `autoresearch resume`."
+        )
+    if (reason := lab.stop_reason(session)) is not None:
+        raise StoppedError(
+            f"The session {session.tag} has met its stop rule: {reason}. Decide what is undecided, call report, tell the "
+            "human, and end. To go on, the human changes [stop] in autoresearch.toml and runs `autoresearch accept-config`, "
+            'or asks for start_session(tag="new").'
+        )
+
+
 def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
     """The first number of a session is its unchanged train.py; a repair is accepted once that failed to get one."""
     baselines = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, session.base_sha256)
@@ -239,13 +263,14 @@ def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
         raise CandidateError(f'The baseline {running.id} is still running. Call wait_experiment("{running.id}").')
 
 
-def _commit_message(
-    lab: Lab, session: Session, experiment_id: str, champion: Experiment | None, description: str, hypothesis: str
+def commit_message(
+    experiment_id: str, *, session: str, parent: str | None, description: str, hypothesis: str, ledger_head: str
 ) -> str:
+    """Return the message of an experiment's commit; it depends on the record alone, so that `repair` can make it again."""
     body = f"{hypothesis}\n\n" if hypothesis else ""
     return (
         f"{experiment_id}: {description}\n\n{body}"
-        f"Autoresearch-Session: {session.tag}\n"
-        f"Autoresearch-Parent: {champion.id if champion else 'none'}\n"
-        f"Autoresearch-Ledger: {lab.ledger.head()}\n"
+        f"Autoresearch-Session: {session}\n"
+        f"Autoresearch-Parent: {parent or 'none'}\n"
+        f"Autoresearch-Ledger: {ledger_head}\n"
     )

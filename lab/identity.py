@@ -50,6 +50,39 @@ def establish_identity(common_dir: Path, root: Path, *, renew: bool = False) -> 
     return Identity(id=lab_id, state=_state_folder(lab_id, root), created=False)
 
 
+def adopt_identity(common_dir: Path, lab_id: str) -> None:
+    """Make the repository the lab whose state is still there, after its clone was deleted.
+
+    Raises:
+        NotReadyError: there is no such state, or the lab that it belongs to still exists.
+    """
+    folder = state_of(lab_id).root
+    if not state_of(lab_id).ledger.is_file():
+        there = ", ".join(f"{known} ({root})" for known, root in known_labs()) or "none"
+        raise NotReadyError(f"No lab {lab_id!r} has a record in {state_root()}. There are: {there}.")
+    origin, own = Path((read_json(folder / "lab.json") or {"root": "/"})["root"]) / ".git" / _FILE, common_dir / _FILE
+    if origin.resolve() != own.resolve() and recorded_identity(origin.parent) == lab_id:
+        raise NotReadyError(f"The lab {lab_id} still lives in {origin.parent.parent}; two would write one record. Work there.")
+    write_json(common_dir / _FILE, {"id": lab_id, "git_dir": str(common_dir)}, durable=True)
+
+
+def recorded_identity(common_dir: Path) -> str | None:
+    """Return the id of the lab that a git directory says it is."""
+    recorded = read_json(common_dir / _FILE)
+    return None if recorded is None else recorded["id"]
+
+
+def orphaned_lab(root: Path) -> str | None:
+    """Return the id of the one lab that lay at ``root`` and whose record is still here."""
+    here = [lab_id for lab_id, known in known_labs() if known == root and state_of(lab_id).ledger.is_file()]
+    return here[0] if len(here) == 1 else None
+
+
+def state_of(lab_id: str) -> StatePaths:
+    """The state of a lab of this user, whether it exists or not."""
+    return StatePaths(state_root() / "labs" / lab_id)
+
+
 def known_labs() -> list[tuple[str, Path]]:
     """Return (UUID, workspace) of every lab that has state on this machine."""
     found = []
@@ -62,9 +95,9 @@ def known_labs() -> list[tuple[str, Path]]:
 
 def _state_folder(lab_id: str, root: Path) -> StatePaths:
     """Make sure that the state folder exists, is private, and holds the secret that draws the validation windows."""
-    folder = state_root() / "labs" / lab_id
+    state = state_of(lab_id)
+    folder = state.root
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state = StatePaths(folder)
     if read_json(folder / "lab.json") != {"id": lab_id, "root": str(root)}:
         write_json(folder / "lab.json", {"id": lab_id, "root": str(root)})
     if not state.validation_secret.exists():

@@ -24,9 +24,10 @@ from .git import GitRepository, validate_tag
 from .identity import Identity, establish_identity, known_labs
 from .ledger import Ledger
 from .local_executor import LocalExecutor
-from .paths import TRAIN_FILE, StatePaths, WorkspacePaths
-from .records import Experiment, Session
+from .paths import PROGRAM_FILE, TRAIN_FILE, StatePaths, WorkspacePaths
+from .records import AcceptedRules, Experiment, Session
 from .referee.harness import pin_harness
+from .stopping import SessionFacts, stop_reason
 
 NEW_SESSION = "new"  # the tag that asks for a new session under a free name
 _PROGRAM_BYTES = 262_144
@@ -79,17 +80,33 @@ class Lab:
 
     # -- what people wrote ------------------------------------------------------------------------------------------------
 
+    def accepted_rules(self) -> AcceptedRules | None:
+        """Return what the human accepted last: by starting the first session, later by `autoresearch accept-config`."""
+        event = self.ledger.latest("rules_accepted")
+        if event is None:
+            return None
+        return AcceptedRules(config=event.body["config"], program_sha256=event.body["program_sha256"], at=event.at)
+
     def config(self) -> LabConfig:
-        """Return autoresearch.toml as it stands now; a running session keeps the one it started with."""
-        config = load_config(self.workspace.config)
+        """Return the accepted autoresearch.toml (before the first session: the file); sessions keep the one they began with."""
+        accepted = self.accepted_rules()
+        config = load_config(self.workspace.config) if accepted is None else LabConfig.model_validate_json(accepted.config)
         return config if self._budget_seconds is None else config.with_budget(self._budget_seconds)
 
     def session_config(self, session: Session) -> LabConfig:
         return LabConfig.model_validate_json(session.config)
 
-    def program(self) -> str:
-        """Return the text of program.md."""
-        return read_regular_file(self.root, "program.md", _PROGRAM_BYTES).decode(errors="replace")
+    def program(self, session: Session | None = None) -> str:
+        """Return the program.md that a session works under; without one, the accepted text, before the first the file."""
+        accepted = self.accepted_rules()
+        sha256 = session.program_sha256 if session else accepted.program_sha256 if accepted else None
+        content = self.program_file() if sha256 is None else self.ledger.blob(sha256)
+        assert content is not None, "the ledger stores every program in the transaction that names it"
+        return content.decode(errors="replace")
+
+    def program_file(self) -> bytes:
+        """Return the bytes of the workspace's program.md."""
+        return read_regular_file(self.root, PROGRAM_FILE, _PROGRAM_BYTES)
 
     def train_file(self, limit_bytes: int = MAX_SOURCE_BYTES) -> bytes:
         """Return the bytes of the workspace's train.py; raises `CandidateError` for a link or an oversized file."""
@@ -123,6 +140,12 @@ class Lab:
         return session, is_new
 
     def _start_session(self, tag: str | None, researcher: str) -> tuple[Session, bool]:
+        accepted = self.accepted_rules()
+        if accepted is None:  # the first session: what lies there is what the human wants
+            program = self.program_file()
+            self.ledger.append("rules_accepted", rules_event(load_config(self.workspace.config), program), blobs=(program,))
+            accepted = self.accepted_rules()
+            assert accepted is not None
         group, config = self.comparability_group(), self.config()
         if tag == NEW_SESSION:
             tag = self._free_tag()
@@ -133,7 +156,9 @@ class Lab:
             tag = self._free_tag()
         existing = self.ledger.session(validate_tag(tag))
         if existing is not None:
-            if existing.group != group:
+            # A session goes on under the rules that it was started with, unless this process was asked for another budget.
+            rules = self.session_config(existing) if self._budget_seconds is None else config
+            if existing.group != self.comparability_group(rules):
                 raise NotReadyError(
                     f"Session {tag!r} was measured under other conditions (corpus, budget, harness, device or torch), so new "
                     "numbers could not be compared with its own. Call start_session with a new tag."
@@ -151,9 +176,9 @@ class Lab:
                 "group": group,
                 "config": config.canonical_json(),
                 "harness": self.harness(),
-                "program_sha256": sha256_hex(self.program().encode()),
+                "program_sha256": accepted.program_sha256,
             },
-            blobs=(train, self.program().encode()),
+            blobs=(train,),
         )
         session = self.ledger.session(tag)
         assert session is not None
@@ -191,6 +216,29 @@ class Lab:
         self.git.update_ref(session.branch, wanted, found)
         return None
 
+    # -- going on, or not -------------------------------------------------------------------------------------------------
+
+    def paused(self) -> str | None:
+        """Return why no run starts, when the human has paused the lab."""
+        event = self.ledger.latest("lab_paused", "lab_resumed")
+        if event is None or event.kind == "lab_resumed":
+            return None
+        reason = f": {event.body['reason']}" if event.body["reason"] else ""
+        return f"the human paused it at {time.strftime('%Y-%m-%d %H:%M', time.localtime(event.at))}{reason}"
+
+    def stop_reason(self, session: Session) -> str | None:
+        """Return which stop rule the session has met, or None while it may go on."""
+        verdicts = self.ledger.verdicts(session.tag)
+        champion = self.champion(session)
+        resumed = self.ledger.latest("lab_resumed")
+        facts = SessionFacts(
+            verdicts=[verdict for verdict, _ in verdicts],
+            hours=(time.time() - session.created_at) / 3600,
+            best_val_bpb=None if champion is None else champion.val_bpb,
+            forgiven=0 if resumed is None else sum(created_at <= resumed.at for _, created_at in verdicts),
+        )
+        return stop_reason(self.session_config(session).stop, facts)
+
     # -- comparability ----------------------------------------------------------------------------------------------------
 
     def harness(self) -> str:
@@ -207,11 +255,11 @@ class Lab:
         self.ledger.append("harness_pinned", {"sha256": sha256})
         return True
 
-    def conditions(self) -> dict[str, object]:
+    def conditions(self, config: LabConfig | None = None) -> dict[str, object]:
         """Return everything that a number depends on besides the candidate; two labs differ in the secret."""
         from ..prepare.corpus import open_corpus
 
-        config = self.config()
+        config = self.config() if config is None else config
         profile = config.profile_facts
         try:
             corpus_id = open_corpus(config.corpus_name).corpus_id
@@ -232,9 +280,9 @@ class Lab:
             "harness": self.harness(),
         }
 
-    def comparability_group(self) -> str:
+    def comparability_group(self, config: LabConfig | None = None) -> str:
         """Return the short name of these conditions; numbers of different groups are never compared."""
-        return hashlib.sha256(json.dumps(self.conditions(), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.conditions(config), sort_keys=True).encode()).hexdigest()[:12]
 
     # -- private ----------------------------------------------------------------------------------------------------------
 
@@ -253,6 +301,18 @@ class Lab:
             return head
         message = f"autoresearch: train.py at the start of session {tag}\n"
         return self.git.commit_with_file(head, TRAIN_FILE, train, message, int(time.time()))
+
+
+def rules_event(
+    config: LabConfig, program: bytes, *, session: Session | None = None, session_config: LabConfig | None = None
+) -> dict[str, object]:
+    """Return the body of a ``rules_accepted`` event; ``session`` goes on under ``session_config``."""
+    return {
+        "config": config.canonical_json(),
+        "program_sha256": sha256_hex(program),
+        "session": None if session is None else session.tag,
+        "session_config": None if session_config is None else session_config.canonical_json(),
+    }
 
 
 def find_lab_root(folder: Path) -> Path:

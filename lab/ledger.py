@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from .errors import LedgerError, UnknownExperimentError
 from .executor import RunResult
-from .ledger_schema import APPLY, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
+from .ledger_schema import APPLY, MIGRATIONS, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
 from .records import Experiment, Run, Session
 from .referee.specfile import result_from_json
 from .states import Decision, RunState, Verdict
@@ -29,6 +29,16 @@ GENESIS = "0" * 64
 _BUSY_SECONDS = 30.0
 
 __all__ = ["GENESIS", "Ledger", "StaleChampionError"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One entry of the record."""
+
+    kind: str
+    at: float  # seconds since the epoch
+    body: dict[str, Any]
+    previous: str  # SHA-256 of the event before
 
 
 class Ledger:
@@ -106,9 +116,19 @@ class Ledger:
         """Return the sessions, the newest first."""
         return [Session(**dict(row)) for row in self._all("SELECT * FROM sessions ORDER BY created_at DESC, rowid DESC")]
 
+    def latest(self, *kinds: str) -> Event | None:
+        """Return the last event of these kinds."""
+        marks = ", ".join("?" for _ in kinds)
+        row = self._one(f"SELECT * FROM events WHERE kind IN ({marks}) ORDER BY number DESC LIMIT 1", *kinds)
+        return None if row is None else _event(row)
+
+    def events_of(self, kind: str) -> list[Event]:
+        """Return every event of a kind, the oldest first."""
+        return [_event(row) for row in self._all("SELECT * FROM events WHERE kind = ? ORDER BY number", kind)]
+
     def latest_harness(self) -> str | None:
-        row = self._one("SELECT body FROM events WHERE kind = 'harness_pinned' ORDER BY number DESC LIMIT 1")
-        return None if row is None else json.loads(row["body"])["sha256"]
+        event = self.latest("harness_pinned")
+        return None if event is None else event.body["sha256"]
 
     def experiment(self, experiment_id: str) -> Experiment:
         """Return one experiment; raises `UnknownExperimentError` that names the latest ones."""
@@ -126,6 +146,11 @@ class Ledger:
         query = f"SELECT * FROM experiments WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
         rows = self._all(query, *values, limit, offset)
         return [_experiment(row) for row in rows]
+
+    def verdicts(self, session: str) -> list[tuple[Verdict | None, float]]:
+        """Return (verdict, time of recording) of every experiment of a session, the oldest first."""
+        rows = self._all("SELECT verdict, created_at FROM experiments WHERE session = ? ORDER BY rowid", session)
+        return [(None if row["verdict"] is None else Verdict(row["verdict"]), row["created_at"]) for row in rows]
 
     def count_experiments(self, where: str = "1", *values: Any) -> int:
         row = self._one(f"SELECT COUNT(*) AS n FROM experiments WHERE {where}", *values)
@@ -184,9 +209,10 @@ class Ledger:
 
     def _create_or_check_schema(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
+        if version < SCHEMA_VERSION:  # every step may be repeated, by this process or by one that opens it at the same time
+            steps = SCHEMA if version == 0 else "".join(MIGRATIONS[step] for step in range(version, SCHEMA_VERSION))
+            self._db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version > SCHEMA_VERSION:
             raise LedgerError(
                 f"{self._path} has format {version}, this version of autoresearch reads {SCHEMA_VERSION}: "
                 "update autoresearch-mcp"
@@ -222,6 +248,10 @@ def _differences(table: str, stored: list[tuple], replayed: list[tuple]) -> list
         if left != right:
             return [f"the row {left[0]!r} of {table} does not follow from the events"]
     return [f"{table} has {len(stored)} rows, the events make {len(replayed)}"]
+
+
+def _event(row: sqlite3.Row) -> Event:
+    return Event(kind=row["kind"], at=row["at"], body=json.loads(row["body"]), previous=row["previous"])
 
 
 def _experiment(row: sqlite3.Row) -> Experiment:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .states import Decision, RunState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -37,7 +37,11 @@ CREATE TABLE IF NOT EXISTS runs (
     device TEXT NOT NULL, state TEXT NOT NULL, result TEXT, created_at REAL NOT NULL, finished_at REAL);
 CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state);
 CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment);
+CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, number);
 """
+
+# What brings a ledger of this version to the next one.
+MIGRATIONS: Mapping[int, str] = {1: "CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, number);"}
 
 TABLES: Mapping[str, str] = {"sessions": "tag", "experiments": "id", "runs": "id"}  # table -> its key
 
@@ -50,8 +54,26 @@ def _session_started(db: sqlite3.Connection, event: dict[str, Any], at: float) -
     _insert(db, "sessions", {**event, "created_at": at, "champion": None, "version": 0})
 
 
+def _rules_accepted(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    """What `autoresearch accept-config` recorded; a session whose numbers stay comparable goes on under the new rules."""
+    if event["session"] is not None:
+        db.execute(
+            "UPDATE sessions SET config = ?, program_sha256 = ? WHERE tag = ?",
+            (event["session_config"], event["program_sha256"], event["session"]),
+        )
+
+
+def _session_rebased(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    db.execute("UPDATE sessions SET base_commit = ? WHERE tag = ?", (event["base_commit"], event["tag"]))
+
+
 def _experiment_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
-    _insert(db, "experiments", {**event, "created_at": at, "decision": Decision.PENDING})
+    fields = {name: value for name, value in event.items() if name != "committed_at"}  # that one is for `repair`
+    _insert(db, "experiments", {**fields, "created_at": at, "decision": Decision.PENDING})
+
+
+def _experiment_recommitted(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    db.execute('UPDATE experiments SET "commit" = ? WHERE id = ?', (event["commit"], event["id"]))
 
 
 def _run_queued(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
@@ -100,8 +122,13 @@ def _only_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> 
 APPLY: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any], float], None]] = {
     "lab_created": _only_recorded,
     "harness_pinned": _only_recorded,
+    "lab_paused": _only_recorded,
+    "lab_resumed": _only_recorded,
+    "rules_accepted": _rules_accepted,
     "session_started": _session_started,
+    "session_rebased": _session_rebased,
     "experiment_recorded": _experiment_recorded,
+    "experiment_recommitted": _experiment_recommitted,
     "run_queued": _run_queued,
     "run_started": _run_started,
     "run_retried": _run_retried,

@@ -51,6 +51,7 @@ class WorkspacePaths:
 
 
 TRAIN_FILE = "trainer/train.py"
+PROGRAM_FILE = "program.md"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,15 @@ from .states import Decision, RunState, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedRules:
+    """The autoresearch.toml and the program.md that the human accepted; later edits of the files do not count yet."""
+
+    config: str  # canonical JSON
+    program_sha256: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One research effort in a lab; owns the branch ``autoresearch/<tag>``."""
 

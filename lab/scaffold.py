@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from .config import CONFIG_NAME, ProfileName, load_config, render_config
+from .config import CONFIG_NAME, ProfileName, load_config, new_config, render_config
 from .errors import GitError, NotReadyError
 from .files import write_atomically
 from .git import GitRepository
@@ -26,9 +26,7 @@ def create_lab(folder: Path, *, budget_seconds: float | None = None, profile: Pr
     """
     folder = folder.resolve()
     wanted = {
-        CONFIG_NAME: render_config(
-            budget_seconds=300.0 if budget_seconds is None else budget_seconds, profile=profile
-        ).encode(),
+        CONFIG_NAME: render_config(new_config(budget_seconds=budget_seconds, profile=profile)).encode(),
         "program.md": (_PACKAGE / "program.md").read_bytes(),
         "AGENTS.md": (_PACKAGE / "AGENTS.md").read_bytes(),
         TRAIN_FILE: (_PACKAGE / "trainer" / "train.py").read_bytes(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..lab.config import LabConfig
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
+from ..lab.rules import unaccepted_changes
 from .describe import next_without_experiment, summarise, undecided_ids
 from .results import ProgramAnswer, cut_bytes
 
@@ -22,11 +24,11 @@ def read_program(lab: Lab) -> ProgramAnswer:
         session = None
     recent = lab.ledger.experiments("session = ?", session.tag, order="rowid DESC", limit=RECENT) if session else []
     champion = lab.champion(session) if session else None
-    program = lab.program()
+    program = lab.program(session)
     if len(program.encode()) > _PROGRAM_BYTES:
         program = cut_bytes(program, _PROGRAM_BYTES) + "\n[cut here: read program.md in the lab for the rest]"
     return ProgramAnswer(
-        rules=rules(lab),
+        rules=[*rules(lab), *unaccepted_changes(lab)],
         program=program,
         session=session.tag if session else None,
         champion=summarise(champion, text_bytes=_TEXT_BYTES) if champion else None,
@@ -50,7 +52,19 @@ def rules(lab: Lab) -> list[str]:
         f"Each experiment trains {config.budget.seconds:g} {clock}; the clock starts at the first make_dataloader call.",
         "val_bpb is measured by the server in other processes, on text that train.py is never given; lower is better.",
         "The seed is the server's. A run is given no validation text, and a fresh scratch folder.",
+        *_stop_rules(config),
         f"Gate '{config.gate.rule}': keep is allowed when val_bpb is below the parent's and not worse beyond noise, or when it "
         f"is within noise and train.py got shorter. Noise between seeds: {sigma}.",
         "Every candidate is stored; revert loses nothing. keep and revert are final for an experiment.",
     ]
+
+
+def _stop_rules(config: LabConfig) -> list[str]:
+    stop = config.stop
+    limits = [
+        *([f"val_bpb reaches {stop.target:g}"] if stop.target is not None else []),
+        *([f"{stop.experiments} experiments are done"] if stop.experiments else []),
+        *([f"{stop.hours:g} hours have passed"] if stop.hours else []),
+        *([f"{stop.crashes_in_a_row} experiments in a row ended without a number"] if stop.crashes_in_a_row else []),
+    ]
+    return [f"The session takes no further experiment once {', or '.join(limits)}."] if limits else []

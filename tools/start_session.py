@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..lab.lab import Lab
+from ..lab.rules import unaccepted_changes
 from .describe import next_without_experiment
 from .results import SessionAnswer
 
@@ -38,7 +39,7 @@ def start_session(
         champion=champion.id if champion else None,
         champion_val_bpb=champion.val_bpb if champion else None,
         experiments=lab.ledger.count_experiments("session = ?", session.tag),
-        warnings=[moved] if moved else [],
+        warnings=[*([moved] if moved else []), *unaccepted_changes(lab)],
         next=next_without_experiment(lab, session),
         ledger_head=lab.ledger.head(),
     )

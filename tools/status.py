@@ -7,6 +7,7 @@ from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
 from ..lab.machine import device_class, device_of
 from ..lab.referee.harness import harness_sha256, package_root
+from ..lab.rules import unaccepted_changes
 from ..lab.states import RunState
 from .describe import next_without_experiment, summarise, undecided_ids
 from .results import StatusAnswer
@@ -30,15 +31,20 @@ def status(lab: Lab) -> StatusAnswer:
         session = None
     config = lab.session_config(session) if session else lab.config()
     try:
-        conditions = lab.conditions()
+        conditions = lab.conditions(config)
         corpus = f"{config.corpus_name} ({conditions['corpus']})"
-        if session is not None and lab.comparability_group() != session.group:
+        if session is not None and lab.comparability_group(config) != session.group:
             warnings.append("The conditions changed since the session began: start a new one for comparable numbers.")
     except NotReadyError as error:
         corpus = f"{config.corpus_name}, not prepared: {error}"
     if harness_sha256(package_root()) != lab.harness():
         warnings.append("The installed harness differs from the pinned one, which is used. To adopt it: autoresearch init")
+    warnings += unaccepted_changes(lab)
+    if (paused := lab.paused()) is not None:
+        warnings.append(f"Paused: {paused}. No experiment starts until `autoresearch resume`.")
     if session is not None:
+        if (stop := lab.stop_reason(session)) is not None:
+            warnings.append(f"The session has met its stop rule: {stop}.")
         if (moved := lab.align_branch(session)) is not None:
             warnings.append(moved)
         if lab.train_file() != lab.champion_source(session):

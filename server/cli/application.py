@@ -13,6 +13,7 @@ from .experiment_commands import cancel, keep, revert, run
 from .lab_commands import init, prepare, serve, verify, where
 from .record_commands import history, plot, show, status
 from .research_command import research
+from .rules_commands import accept_config, pause, repair, resume
 
 app = typer.Typer(
     name="autoresearch",
@@ -28,6 +29,7 @@ app = typer.Typer(
 _COMMANDS = {
     "Set up": (init, prepare, doctor, where),
     "Research": (research, serve, run, keep, revert, cancel),
+    "Govern": (accept_config, pause, resume, repair),
     "Look": (history, show, status, plot, verify),
 }
 

@@ -7,6 +7,7 @@ from autoresearch_mcp.lab.config import (
     CorpusConfig,
     LabConfig,
     load_config,
+    new_config,
     parse_config,
     render_config,
 )
@@ -48,15 +49,17 @@ def test_the_file_that_init_writes_names_every_key():
 
 
 def test_a_rendered_file_parses_to_what_was_asked_and_stays_valid_when_uncommented():
-    text = render_config(budget_seconds=20, profile="gpu", corpus="climbmix")
+    text = render_config(new_config(budget_seconds=20, profile="gpu"))
     config = parse(text)
-    assert (config.budget.seconds, config.profile, config.corpus_name) == (20, "gpu", "climbmix")
-    assert parse(text.replace("# sigma", "sigma")).gate.sigma == 0.02
+    assert (config.budget.seconds, config.profile, config.corpus.name) == (20, "gpu", "climbmix")
+    uncommented = parse(text.replace("# sigma", "sigma").replace("# python", "python").replace("# target", "target"))
+    assert (uncommented.gate.sigma, uncommented.stop.target) == (0.02, 1.85)
+    assert parse(render_config(uncommented)) == uncommented
 
 
 def test_rendering_refuses_what_parsing_would():
     with pytest.raises(ConfigError, match=r"budget\.seconds = 0"):
-        render_config(budget_seconds=0)
+        new_config(budget_seconds=0)
 
 
 @pytest.mark.parametrize(

@@ -8,37 +8,12 @@ from collections.abc import Callable
 
 import pytest
 from autoresearch_mcp.lab import experiments
-from autoresearch_mcp.lab.dispatch import judge_experiment, wait
+from autoresearch_mcp.lab.dispatch import wait
 from autoresearch_mcp.lab.errors import CandidateError, DecisionError, NotReadyError, UnknownExperimentError
-from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.lab import Lab
-from autoresearch_mcp.lab.ledger import result_to_json
 from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.states import Decision, Outcome, RunState, Verdict
-
-
-@pytest.fixture
-def measured(lab: Lab) -> Callable[..., Experiment]:
-    """Propose the workspace's train.py and record a result for it, as the dispatcher would after a run."""
-
-    def measure(val_bpb: float | None = None, *, change: str | None = None, outcome: Outcome = Outcome.SCORED) -> Experiment:
-        if change is not None:
-            edit(lab, change)
-        hold = try_lock(lab.state.dispatch_lock)  # nothing is trained in these tests
-        assert hold is not None
-        try:
-            experiment, _ = experiments.propose(lab, description=f"try {change}" if change else "baseline", hypothesis="")
-            (run,) = lab.ledger.runs(experiment.id)
-            result = RunResult(outcome=outcome, reason="measured", val_bpb=val_bpb, standard_error=0.0 if val_bpb else None)
-            with lab.ledger.transaction():
-                lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-                judge_experiment(lab, experiment, result)
-        finally:
-            os.close(hold)
-        return lab.ledger.experiment(experiment.id)
-
-    return measure
 
 
 def edit(lab: Lab, text: str) -> None:

@@ -150,6 +150,33 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path / "ledger.db")
 
 
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(ledger: Ledger, tmp_path: Path) -> None:
+    head = ledger.head()
+    ledger.close()
+    with sqlite3.connect(tmp_path / "ledger.db") as older:
+        older.execute("DROP INDEX events_by_kind")
+        older.execute("PRAGMA user_version = 1")
+    older.close()
+    again = Ledger(tmp_path / "ledger.db")
+    assert (again.head(), again.verify()) == (head, [])
+    again.close()
+    with sqlite3.connect(tmp_path / "ledger.db") as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (2,)
+        assert now.execute("SELECT 1 FROM sqlite_master WHERE name = 'events_by_kind'").fetchone() == (1,)
+    now.close()
+
+
+def test_the_latest_event_of_some_kinds_is_found(ledger: Ledger) -> None:
+    assert ledger.latest("lab_paused", "lab_resumed") is None
+    ledger.append("lab_paused", {"reason": "first"})
+    ledger.append("lab_resumed", {})
+    ledger.append("lab_paused", {"reason": "second"})
+    latest = ledger.latest("lab_paused", "lab_resumed")
+    assert latest is not None
+    assert (latest.kind, latest.body) == ("lab_paused", {"reason": "second"})
+    assert [event.body for event in ledger.events_of("lab_paused")] == [{"reason": "first"}, {"reason": "second"}]
+
+
 def test_half_of_a_surrogate_pair_cannot_wedge_the_record(ledger: Ledger) -> None:
     ledger.append("experiment_recorded", experiment(1, description="broken \ud800 text"))
     assert ledger.experiment("e0001").description == "broken ? text"

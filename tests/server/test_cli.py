@@ -33,6 +33,10 @@ COMMANDS = [
     "keep",
     "revert",
     "cancel",
+    "accept-config",
+    "pause",
+    "resume",
+    "repair",
     "history",
     "show",
     "status",
@@ -173,6 +177,39 @@ def test_verify_is_silent_about_a_whole_record_and_fails_on_a_changed_one(lab: L
     assert not answer["ok"]
     assert "session_started" in answer["problems"][0]
     assert "session_started" in call("verify", "--lab", lab.root).stderr
+
+
+def test_the_human_accepts_rules_pauses_and_resumes(lab: Lab) -> None:
+    assert "Nothing has changed" in call("accept-config", "--lab", lab.root).stdout
+    lab.workspace.config.write_text(lab.workspace.config.read_text() + "[stop]\nexperiments = 9\n")
+    lab.workspace.program.write_text("a new plan\n")
+    said = call("accept-config", "--lab", lab.root).stdout
+    assert "stop.experiments: 0 -> 9" in said
+    assert "+a new plan" in said
+    assert f"Session {lab.session().tag} goes on" in said
+    assert json.loads(call("accept-config", "--lab", lab.root, "--json").stdout)["changes"] == []
+    assert "Paused" in call("pause", "--reason", "the machine is needed", "--lab", lab.root).stdout
+    refused = one_line_error(call("run", "--description", "baseline", "--lab", lab.root))
+    assert "the machine is needed" in refused
+    assert json.loads(call("pause", "--lab", lab.root, "--json").stdout) == {"paused": True, "changed": False}
+    assert "may go on" in call("resume", "--lab", lab.root).stdout
+    assert json.loads(call("resume", "--lab", lab.root, "--json").stdout) == {"paused": False, "changed": False}
+
+
+def test_a_change_of_what_numbers_mean_is_accepted_for_the_next_session(lab: Lab) -> None:
+    lab.workspace.config.write_text(lab.workspace.config.read_text().replace("seconds = 2.0", "seconds = 4.0"))
+    said = call("accept-config", "--lab", lab.root).stdout
+    assert "budget.seconds: 2.0 -> 4.0" in said
+    assert "not comparable" in said
+
+
+def test_repair_puts_back_what_is_missing_and_says_so(lab: Lab, tmp_path: Path) -> None:
+    assert call("repair", "--lab", lab.root).stdout == "Nothing is missing.\n"
+    lab.workspace.config.unlink()
+    lab.workspace.program.unlink()
+    assert json.loads(call("repair", "--lab", lab.root, "--json").stdout)["done"] == ["Wrote program.md again."]
+    assert lab.workspace.config.exists()
+    assert "not inside a git repository" in one_line_error(call("repair", "--lab", tmp_path, "--state", "nobody"))
 
 
 def test_where_names_what_exists(lab: Lab, tmp_path: Path) -> None:

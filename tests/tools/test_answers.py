@@ -14,6 +14,7 @@ from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.ledger import result_to_json
 from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.records import Experiment
+from autoresearch_mcp.lab.rules import accept_rules
 from autoresearch_mcp.lab.states import Outcome
 from autoresearch_mcp.tools.describe import describe
 from autoresearch_mcp.tools.history import history
@@ -121,6 +122,8 @@ def test_the_log_of_an_experiment_that_never_ran_is_empty(still: Lab) -> None:
 
 def test_answers_stay_under_10_kb_and_complete_at_their_largest(still: Lab) -> None:
     still.workspace.program.write_text(LONG * 20)
+    still.workspace.config.write_text(still.workspace.config.read_text() + "[stop]\ncrashes_in_a_row = 0\n")
+    accept_rules(still)
     for number in range(30):
         outcome = Outcome.SCORED if number == 0 else Outcome.CRASHED
         made = record(

@@ -1,0 +1,59 @@
+"""When a session has done enough: the rules of ``[stop]``, as a pure function over what happened.
+
+A rule that is met closes the session to new experiments; what runs, ends, and can be kept or reverted. Does not: end anything
+by itself, or judge whether the goal was worth it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .config import StopConfig
+from .states import Verdict
+
+_NO_ANSWER = (Verdict.CANCELLED, Verdict.LOST)  # neither an experiment that counts, nor a failure of the candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFacts:
+    """What the stop rules look at.
+
+    Attributes:
+        verdicts: of the session's experiments in the order they were recorded; None: not judged yet.
+        hours: since the session began.
+        best_val_bpb: of the champion; None before the baseline has a number.
+        forgiven: how many of the first ``verdicts`` no longer count as crashes in a row (`autoresearch resume`).
+    """
+
+    verdicts: Sequence[Verdict | None]
+    hours: float
+    best_val_bpb: float | None
+    forgiven: int = 0
+
+
+def stop_reason(rules: StopConfig, facts: SessionFacts) -> str | None:
+    """Return which rule is met, with its numbers and its key, or None while research may go on."""
+    if rules.target is not None and facts.best_val_bpb is not None and facts.best_val_bpb <= rules.target:
+        return f"val_bpb {facts.best_val_bpb:.4f} has reached the target of {rules.target:g} ([stop] target)"
+    counted = sum(verdict not in _NO_ANSWER for verdict in facts.verdicts)
+    if rules.experiments and counted >= rules.experiments:
+        return f"{counted} of {rules.experiments} experiments are done or running ([stop] experiments)"
+    if rules.hours and facts.hours >= rules.hours:
+        return f"it began {facts.hours:.1f} hours ago, and {rules.hours:g} are allowed ([stop] hours)"
+    crashes = crashes_in_a_row(facts.verdicts[facts.forgiven :])
+    if rules.crashes_in_a_row and crashes >= rules.crashes_in_a_row:
+        return f"{crashes} experiments in a row ended without a number ([stop] crashes_in_a_row = {rules.crashes_in_a_row})"
+    return None
+
+
+def crashes_in_a_row(verdicts: Sequence[Verdict | None]) -> int:
+    """Return how many of the last finished experiments have no number, counted back to the last one that has."""
+    crashes = 0
+    for verdict in reversed(verdicts):
+        if verdict is None or verdict in _NO_ANSWER:
+            continue
+        if verdict.has_number():
+            break
+        crashes += 1
+    return crashes
