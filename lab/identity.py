@@ -39,7 +39,7 @@ def establish_identity(common_dir: Path, root: Path, *, renew: bool = False) -> 
         write_json(path, {"id": lab_id, "git_dir": str(common_dir)}, durable=True)
         return Identity(id=lab_id, state=_state_folder(lab_id, root), created=True)
     lab_id, origin = str(uuid.UUID(recorded["id"])), Path(recorded["git_dir"])
-    if origin != common_dir:
+    if origin != common_dir and not _is_same_folder(origin, common_dir):
         other = read_json(origin / _FILE) if origin.is_dir() else None
         if other is not None and other["id"] == lab_id:
             raise NotReadyError(
@@ -48,6 +48,11 @@ def establish_identity(common_dir: Path, root: Path, *, renew: bool = False) -> 
             )
         write_json(path, {"id": lab_id, "git_dir": str(common_dir)}, durable=True)  # the lab was moved
     return Identity(id=lab_id, state=_state_folder(lab_id, root), created=False)
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    """True where two spellings (case on macOS, a link) lead to one folder."""
+    return one.is_dir() and one.samefile(other)
 
 
 def adopt_identity(common_dir: Path, lab_id: str) -> None:

@@ -19,7 +19,15 @@ def state_root() -> Path:
         return Path(override).resolve()
     import platformdirs
 
-    return Path(platformdirs.user_state_dir("autoresearch", appauthor=False))
+    return default_state_folder(Path(platformdirs.user_state_dir("autoresearch", appauthor=False)), Path.home())
+
+
+def default_state_folder(platform_folder: Path, home: Path) -> Path:
+    """Return the platform's state folder, or the one that Linux has where that path has a space, as on macOS.
+
+    A run's compile cache lies below it, and torch.compile splits its compiler commands at spaces.
+    """
+    return home / ".local" / "state" / "autoresearch" if " " in str(platform_folder) else platform_folder
 
 
 def device_lock_path(device: str) -> Path:
@@ -48,6 +56,10 @@ class WorkspacePaths:
     @property
     def progress_chart(self) -> Path:
         return self.root / "progress.png"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.tsv"
 
 
 TRAIN_FILE = "trainer/train.py"

@@ -26,25 +26,31 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
 from ..lab.dispatch import dispatch
-from ..lab.errors import LabError
+from ..lab.errors import LabError, NotReadyError
 from ..lab.executor import Progress
 from ..lab.lab import Lab
 from ..prepare.errors import PrepareError
 from ..tools.catalog import TOOLS, Tool
 from ..tools.results import Answer
 from .instructions import INSTRUCTIONS
+from .prompts import add_prompts
 
 _DISPATCH_SECONDS = 1.0
+_MAX_WAITING = 512  # calls that wait for a verdict at the same time, from all clients
 _INJECTED = ("lab", "on_progress")
+ERROR_KIND = "autoresearch/error"  # key in `_meta` of an error: the name of its class, for programs; the text is for models
 
 
 class LabHolder:
     """Opens the lab when it is first needed, and keeps its queue moving while the server lives."""
 
-    def __init__(self, open_lab: Callable[[], Lab]) -> None:
+    def __init__(self, open_lab: Callable[[], Lab], stopping: threading.Event) -> None:
         self._open = open_lab
+        self.stopping = stopping
         self._lock = threading.Lock()
         self._lab: Lab | None = None
+        # Calls that wait for a verdict hold a thread for minutes; among the others' forty they would keep `status` out.
+        self.waiting = anyio.CapacityLimiter(_MAX_WAITING)
 
     def get(self) -> Lab:
         with self._lock:
@@ -64,9 +70,12 @@ class LabHolder:
             self._lab.close()
 
 
-def build_server(open_lab: Callable[[], Lab]) -> MCPServer:
-    """Return the MCP server; ``open_lab`` is called once, by the first tool call."""
-    holder = LabHolder(open_lab)
+def build_server(open_lab: Callable[[], Lab], *, stopping: threading.Event | None = None) -> MCPServer:
+    """Return the MCP server; ``open_lab`` is called once, by the first tool call.
+
+    Once ``stopping`` is set, the calls that wait for a verdict are answered at once.
+    """
+    holder = LabHolder(open_lab, threading.Event() if stopping is None else stopping)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer) -> AsyncIterator[LabHolder]:
@@ -99,6 +108,7 @@ def build_server(open_lab: Callable[[], Lab]) -> MCPServer:
                 open_world_hint=tool.open_world,
             ),
         )
+    add_prompts(server, holder.get)
     return server
 
 
@@ -113,9 +123,14 @@ def _handler(tool: Tool, holder: LabHolder) -> Callable[..., Any]:
     takes_progress = "on_progress" in hints
 
     async def handle(ctx: Context, **arguments: Any) -> CallToolResult:
-        extra = {"on_progress": partial(_report_progress, ctx)} if takes_progress else {}
+        extra = {"on_progress": partial(_report_progress, ctx, holder.stopping)} if takes_progress else {}
         call = partial(_call, tool, holder, arguments, extra)
-        answer = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        limiter = holder.waiting if takes_progress else None
+        try:
+            answer = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        except ToolError as error:
+            text = TextContent(type="text", text=f"Error executing tool {tool.name}: {error}")
+            return CallToolResult(content=[text], is_error=True, _meta={ERROR_KIND: type(error.__cause__).__name__})
         return CallToolResult(
             content=[TextContent(type="text", text=answer.text())],
             structured_content=answer.model_dump(mode="json"),
@@ -143,7 +158,11 @@ def _call(tool: Tool, holder: LabHolder, arguments: dict[str, Any], extra: dict[
         raise ToolError(str(error)) from error
 
 
-def _report_progress(ctx: Context, progress: Progress) -> None:
+def _report_progress(ctx: Context, stopping: threading.Event, progress: Progress) -> None:
+    """Tell the client; ends the waiting of a call whose client is gone or whose server ends, and nothing but the waiting."""
+    anyio.from_thread.check_cancelled()
+    if stopping.is_set():
+        raise NotReadyError("This server is ending; the experiment goes on. Call wait_experiment again once it is back.")
     left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
     loss = "".join(f", {name} {value:.4g}" for name, value in (progress.metrics or {}).items() if name == "loss")
     total = None if progress.seconds_left is None else progress.elapsed_seconds + progress.seconds_left

@@ -6,138 +6,98 @@ A check looks and measures; it changes nothing. The server is really started, as
 from __future__ import annotations
 
 import importlib.util
-import os
-import platform
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
-from ..lab.errors import LabError
+from ..lab.config import LabConfig
+from ..lab.errors import LabError, NotReadyError
 from ..prepare.errors import PrepareError
+from . import doctor_machine as machine
+from .check import Check, Level
+from .host import foreign_file_system, this_host
 
-_MIN_PYTHON = (3, 11)
-_MIN_GIT = (2, 25)
-_MIN_MEMORY_MB = 2048
-_LITTLE_DISK_GB, _MIN_DISK_GB = 5.0, 1.0
 _SLOW_HANDSHAKE_SECONDS = 3.0  # some clients list no tools when these take longer
-_PROBE_SECONDS = 10
-
-
-class Level(StrEnum):
-    OK = "ok"
-    WARN = "warn"  # works, but less well
-    FAIL = "fail"  # research is not possible
+_HUB_PACKAGES = ("huggingface_hub", "pyarrow")  # of the corpora that come from the Hugging Face hub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """What was found about one thing; ``advice`` is a command or a sentence, empty where nothing is to be done."""
-
-    name: str
-    level: Level
-    found: str
-    advice: str = ""
+class _FoundLab:
+    config: LabConfig  # the defaults where there is no lab
+    check: Check
 
 
 def examine(folder: Path) -> Iterator[Check]:
     """Yield every check of this machine and of the lab around ``folder``, the quick ones first."""
-    yield _python()
-    yield _torch()
-    yield _processor()
-    yield _compiler()
-    yield _git()
-    yield _pip()
-    corpus, lab = _lab(folder)
-    yield lab
-    yield _corpus(corpus)
-    yield _disk()
-    yield _isolation()
+    from ..lab.devices import GpuDriverError, NvmlDriver
+    from ..lab.isolation import probe
+    from ..lab.paths import STATE_VARIABLE, state_root
+    from ..prepare.corpus import CACHE_VARIABLE, cache_root
+
+    host, lab = this_host(), _lab(folder)
+    try:
+        gpus, problem = tuple(NvmlDriver().gpus()), "the driver names none"
+    except GpuDriverError as error:
+        gpus, problem = (), str(error)
+    yield machine.check_platform(host)
+    yield machine.check_python()
+    yield from _trainer(lab.config, gpus)
+    yield machine.check_processor()
+    yield machine.check_gpu(gpus, problem, profile=lab.config.profile)
+    yield machine.check_compiler(host, (state_root(), Path(sys.prefix)))
+    yield machine.check_git(host)
+    yield machine.check_pip()
+    yield lab.check
+    yield _corpus(lab.config.corpus_name)
+    yield _corpora()
+    yield machine.check_disk({STATE_VARIABLE: state_root(), CACHE_VARIABLE: cache_root()})
+    yield machine.check_isolation(probe())
     yield _server(folder)
 
 
-def _python() -> Check:
-    found = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info < _MIN_PYTHON:
-        return Check(name="python", level=Level.FAIL, found=found, advice="install Python 3.11 or newer")
-    return Check(name="python", level=Level.OK, found=found)
+def _trainer(config: LabConfig, gpus: tuple) -> Iterator[Check]:
+    """The Python that trains, where it is another than this one, and its torch."""
+    from ..lab.environment import trainer_python
 
-
-def _torch() -> Check:
     wanted = next((line for line in requires("autoresearch-mcp") or [] if line.startswith("torch")), "torch")
+    configured = config.trainer.python
     try:
-        found = version("torch")
-    except PackageNotFoundError:
-        return Check(
-            name="torch", level=Level.FAIL, found="not installed", advice=f"{sys.executable} -m pip install '{wanted}'"
-        )
-    if "==" in wanted and found.partition("+")[0] != wanted.rpartition("==")[2]:
-        advice = f"{sys.executable} -m pip install '{wanted}'"
-        return Check(name="torch", level=Level.WARN, found=f"{found}, made for {wanted}", advice=advice)
-    return Check(name="torch", level=Level.OK, found=found)
+        python = trainer_python(configured)
+    except NotReadyError as error:
+        found, _, advice = str(error).partition(" Run: ")
+        name = "torch" if configured is None else "trainer python"
+        yield Check(name=name, level=Level.FAIL, found=found, advice=advice or "correct [trainer] python in autoresearch.toml")
+        return
+    if configured is not None:
+        yield Check(name="trainer python", level=Level.OK, found=f"{python.python} at {python.path}")
+    yield machine.check_torch(python, wanted, this_host(), gpus)
 
 
-def _processor() -> Check:
-    from ..lab.machine import cores, device_class, total_memory_mb
-
-    memory_mb = total_memory_mb()
-    found = f"{device_class('cpu')}, {memory_mb / 1024:.1f} GB of memory"
-    if cores() < 2 or memory_mb < _MIN_MEMORY_MB:
-        return Check(name="processor", level=Level.WARN, found=found, advice="use a machine with 2 cores and 2 GB or more")
-    return Check(name="processor", level=Level.OK, found=found)
-
-
-def _compiler() -> Check:
-    names = [os.environ.get("CXX"), "c++", "g++", "clang++"]
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    if path is None:
-        advice = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++"
-        return Check(name="C++ compiler", level=Level.WARN, found="none: budgets of 60 s or more train eagerly", advice=advice)
-    return Check(name="C++ compiler", level=Level.OK, found=path)
-
-
-def _git() -> Check:
-    try:
-        done = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return Check(name="git", level=Level.FAIL, found="not found", advice="apt-get install git")
-    text = done.stdout.split()[2] if len(done.stdout.split()) > 2 else "0"
-    numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
-    if numbers < _MIN_GIT:
-        return Check(name="git", level=Level.WARN, found=text, advice=f"install git {'.'.join(map(str, _MIN_GIT))} or newer")
-    return Check(name="git", level=Level.OK, found=text)
-
-
-def _pip() -> Check:
-    if importlib.util.find_spec("pip") is None:
-        return Check(
-            name="pip", level=Level.WARN, found="none: the corpus cannot be fetched", advice=f"{sys.executable} -m ensurepip"
-        )
-    return Check(name="pip", level=Level.OK, found=version("pip"))
-
-
-def _lab(folder: Path) -> tuple[str, Check]:
-    """Return the name of the corpus that the lab learns from, and the check of the lab."""
-    from ..lab.config import CONFIG_NAME, LabConfig, load_config
-    from ..lab.errors import NotReadyError
+def _lab(folder: Path) -> _FoundLab:
+    """Find the lab and its config; what is wrong with it is its check."""
+    from ..lab.config import CONFIG_NAME, load_config
     from ..lab.lab import find_lab_root
 
-    default = LabConfig().corpus_name
     try:
         root = find_lab_root(folder)
         config = load_config(root / CONFIG_NAME)
     except NotReadyError:
-        advice = "autoresearch init, or pass --lab DIR"
-        return default, Check(name="lab", level=Level.WARN, found=f"none at or above {folder}", advice=advice)
+        check = Check(
+            name="lab", level=Level.WARN, found=f"none at or above {folder}", advice="autoresearch init, or pass --lab DIR"
+        )
+        return _FoundLab(config=LabConfig(), check=check)
     except LabError as error:
-        return default, Check(name="lab", level=Level.FAIL, found=str(error), advice="repair the file")
+        check = Check(name="lab", level=Level.FAIL, found=str(error), advice="repair the file")
+        return _FoundLab(config=LabConfig(), check=check)
     found = f"{root}, profile {config.profile}, {config.budget.seconds:g} s per experiment ({config.clock_kind} clock)"
-    return config.corpus_name, Check(name="lab", level=Level.OK, found=found)
+    if (kind := foreign_file_system(root)) is not None:
+        advice = "git clone the lab into a folder on a local disk (in WSL: below your Linux home)"
+        check = Check(name="lab", level=Level.WARN, found=f"{found}; on {kind}, where git and locks are slow", advice=advice)
+        return _FoundLab(config=config, check=check)
+    return _FoundLab(config=config, check=Check(name="lab", level=Level.OK, found=found))
 
 
 def _corpus(name: str) -> Check:
@@ -150,27 +110,18 @@ def _corpus(name: str) -> Check:
     return Check(name="corpus", level=Level.OK, found=f"{name} ({corpus.corpus_id}) in {corpus.path}")
 
 
-def _disk() -> Check:
-    from ..lab.paths import state_root
+def _corpora() -> Check:
+    """Name every corpus that is prepared here, and whether those of the hub could be."""
     from ..prepare.corpus import cache_root
 
-    free = {}
-    for place in (state_root(), cache_root()):
-        existing = next(folder for folder in (place, *place.parents) if folder.exists())
-        free[place] = shutil.disk_usage(existing).free / 2**30
-    place, least = min(free.items(), key=lambda item: item[1])
-    found = f"{least:.1f} GB free for {place}"
-    advice = "free some space, or set AUTORESEARCH_STATE and AUTORESEARCH_CACHE to folders on a larger disk"
-    level = Level.FAIL if least < _MIN_DISK_GB else Level.WARN if least < _LITTLE_DISK_GB else Level.OK
-    return Check(name="disk", level=level, found=found, advice="" if level is Level.OK else advice)
-
-
-def _isolation() -> Check:
-    from ..lab.referee.sandbox import GUARANTEES
-
-    found = f"in force: {', '.join(GUARANTEES)}; not: a file system or network boundary"
-    advice = "run the server in a container, or as another user, to keep candidates from this user's files"
-    return Check(name="isolation", level=Level.WARN, found=found, advice=advice)
+    folders = sorted(path.parent for path in cache_root().glob("[a-z0-9]*/manifest.json"))
+    prepared = ", ".join(folder.name for folder in folders) or "none"
+    missing = [name for name in _HUB_PACKAGES if importlib.util.find_spec(name) is None]
+    if not missing:
+        return Check(name="corpora", level=Level.OK, found=f"prepared: {prepared}; those of the Hugging Face hub can be")
+    advice = f"{sys.executable} -m pip install 'autoresearch-mcp[corpora]'"
+    found = f"prepared: {prepared}; those of the Hugging Face hub need {' and '.join(missing)}"
+    return Check(name="corpora", level=Level.OK, found=found, advice=advice)
 
 
 def _server(folder: Path) -> Check:

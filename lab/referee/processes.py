@@ -1,7 +1,8 @@
 """The processes of a run: who belongs to it, what they use, and how they are ended.
 
 The runner is a child subreaper on Linux, so a daemon that detaches itself becomes the runner's own child and stays in the
-tree. CPU time is counted from what was seen of every process that ever belonged, so it never goes down.
+tree; nothing escapes. Elsewhere a `tracing.Trace` finds what it can. CPU time is counted from what was seen of every process
+that ever belonged, so it never goes down.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import psutil
 
-_PR_SET_CHILD_SUBREAPER = 36
+from .tracing import Trace
+
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _KILL_ROUNDS = 200
 _EMPTY_LOOKS = 2  # a look may miss a process while its siblings exit
 _ROUND_SECONDS = 0.02
@@ -30,25 +33,35 @@ def adopt_orphans() -> bool:
     return ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
+def can_adopt_orphans() -> bool:
+    """Say whether `adopt_orphans` would succeed, changing nothing; some kernels that call themselves Linux cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    answer = ctypes.c_int()
+    return ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0
+
+
 class ProcessTree:
     """Every process below this one except the ``spared`` ones (the scoring workers) and what they start.
 
     ``root_pid`` leads the process group of the tree, which can be killed in one step; None: there is no such group.
+    ``trace`` finds the members where this process is no subreaper; None: it is one.
     """
 
-    def __init__(self, root_pid: int | None, spared: set[int]) -> None:
+    def __init__(self, root_pid: int | None, spared: set[int], trace: Trace | None = None) -> None:
         self._root_pid = root_pid
         self._spared = spared
-        self._seen_cpu_seconds: dict[tuple[int, float], float] = {}
+        self._trace = trace
+        # By process, not by (pid, start): a clock that is set, as after a laptop's sleep, moves the start.
+        self._seen_cpu_seconds: dict[psutil.Process, float] = {}
         self._cpu_seconds = 0.0
         self.peak_memory_bytes = 0
 
-    def members(self) -> list[psutil.Process]:
-        """Return the living processes of the tree."""
+    def members(self, *, recent: bool = False) -> list[psutil.Process]:
+        """Return the living processes of the tree; ``recent`` accepts what a trace found half a second ago."""
         found = []
-        for pid in _descendants(os.getpid(), self._spared):
+        for process in self._candidates(recent):
             try:
-                process = psutil.Process(pid)
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
@@ -57,13 +70,13 @@ class ProcessTree:
 
     def sample(self) -> tuple[float, int, int]:
         """Return (CPU seconds ever used, memory in bytes now, number of processes) of the whole tree."""
-        memory_bytes, living_cpu_seconds, members = 0, 0.0, self.members()
+        memory_bytes, living_cpu_seconds, members = 0, 0.0, self.members(recent=True)
         for process in members:
             try:
                 with process.oneshot():
                     times = process.cpu_times()
                     own = times.user + times.system
-                    self._seen_cpu_seconds[(process.pid, process.create_time())] = own
+                    self._seen_cpu_seconds[process] = own
                     reaped = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
                     living_cpu_seconds += own + reaped
                     memory_bytes += process.memory_info().rss
@@ -80,8 +93,11 @@ class ProcessTree:
         total = 0
         for process in self.members():
             try:
-                full = process.memory_full_info()
-                total += getattr(full, "pss", full.rss)
+                try:
+                    full = process.memory_full_info()
+                    total += getattr(full, "pss", full.rss)
+                except psutil.AccessDenied:  # macOS tells it only to root: an upper bound then
+                    total += process.memory_info().rss
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return total
@@ -103,6 +119,15 @@ class ProcessTree:
                 return 0
             time.sleep(_ROUND_SECONDS)
         return len(self.members())
+
+    def _candidates(self, recent: bool) -> list[psutil.Process]:
+        if self._trace is not None:
+            return self._trace.recent(self._spared) if recent else self._trace.look(self._spared)
+        found = []
+        for pid in _descendants(os.getpid(), self._spared):
+            with suppress(psutil.Error):
+                found.append(psutil.Process(pid))
+        return found
 
     def _reap(self) -> None:
         """Collect adopted orphans; the root and the spared workers are waited for by who started them."""

@@ -10,10 +10,14 @@ import typer
 from .doctor_command import doctor
 from .errors import CommandGroup
 from .experiment_commands import cancel, keep, revert, run
-from .lab_commands import init, prepare, serve, verify, where
-from .record_commands import history, plot, show, status
+from .export_command import export
+from .isolation_command import accept_isolation
+from .lab_commands import init, verify, where
+from .prepare_command import prepare
+from .record_commands import history, plot, report, show, status
 from .research_command import research
 from .rules_commands import accept_config, pause, repair, resume
+from .serve_command import serve
 
 app = typer.Typer(
     name="autoresearch",
@@ -29,8 +33,8 @@ app = typer.Typer(
 _COMMANDS = {
     "Set up": (init, prepare, doctor, where),
     "Research": (research, serve, run, keep, revert, cancel),
-    "Govern": (accept_config, pause, resume, repair),
-    "Look": (history, show, status, plot, verify),
+    "Govern": (accept_config, accept_isolation, pause, resume, repair),
+    "Look": (history, show, status, report, plot, export, verify),
 }
 
 for _panel, _functions in _COMMANDS.items():

@@ -15,7 +15,8 @@ def doctor(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
 
     Exits 1 when something needed is missing; every line that could be better names what improves it.
     """
-    from ..doctor import Level, examine
+    from ..check import Level
+    from ..doctor import examine
 
     checks = []
     colours = {Level.OK: typer.colors.GREEN, Level.WARN: typer.colors.YELLOW, Level.FAIL: typer.colors.RED}

@@ -1,4 +1,4 @@
-"""Commands about the lab itself: make it, prepare its corpus, serve it, check its record, say where everything lies."""
+"""Commands about the lab itself: make it, check its record, say where everything lies."""
 
 from __future__ import annotations
 
@@ -58,42 +58,6 @@ def init(
         typer.echo(f'- or open {folder} in a coding agent and say "start": .mcp.json names this server')
     else:
         typer.echo(f"- or register this server in a coding agent: {command_path()} serve --lab {shlex.quote(str(folder))}")
-
-
-def prepare(
-    corpus: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The corpus.", show_default="the lab's; wheels outside of a lab")
-    ] = None,
-    lab: LabOption = HERE,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every byte again; make it again if one differs.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Fetch and prepare the corpus; does nothing when it is there."""
-    from ...lab.config import CONFIG_NAME, load_config
-    from ...lab.errors import NotReadyError
-    from ...lab.lab import find_lab_root
-    from ...prepare.corpus import DEFAULT_CORPUS
-    from .preparing import prepare_with_progress
-
-    if corpus is None:
-        try:
-            corpus = load_config(find_lab_root(lab) / CONFIG_NAME).corpus_name
-        except NotReadyError:
-            corpus = DEFAULT_CORPUS
-    prepared = prepare_with_progress(corpus, verify=verify)
-    if as_json:
-        typer.echo(json.dumps({"corpus": prepared.name, "id": prepared.corpus_id, "path": str(prepared.path)}))
-    else:
-        sizes = {name: record.text_bytes for name, record in prepared.manifest.splits.items()}
-        text = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
-        typer.echo(f"The corpus {prepared.name} ({prepared.corpus_id}) is ready: {text}.\n{prepared.path}")
-
-
-def serve(lab: LabOption = HERE, budget_seconds: BudgetOption = None) -> None:
-    """Serve the lab's tools to an MCP client on standard input and output."""
-    from ..app import serve_stdio
-
-    serve_stdio(lab.resolve(), budget_seconds=budget_seconds)
 
 
 def verify(lab: LabOption = HERE, as_json: JsonOption = False) -> None:

@@ -1,0 +1,63 @@
+"""The command with which a human lets experiments run on a machine that cannot isolate them. No tool does this."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .opened import opened
+from .options import HERE, JsonOption, LabOption
+
+if TYPE_CHECKING:
+    from ...lab.lab import Lab
+
+
+def accept_isolation(
+    lab: LabOption = HERE,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept without being asked, for scripts.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a train.py can do on this machine and, where nothing isolates it, accept that once for this lab."""
+    with opened(lab) as this:
+        ask = (lambda question: True) if yes else _ask_on_terminal
+        accepted = accept(this, ask, lambda line: typer.echo(line, err=as_json))
+        level = this.isolation.level
+    if as_json:
+        typer.echo(json.dumps({"level": level, "accepted": accepted}))
+    if not accepted:
+        raise typer.Exit(1)
+
+
+def accept(lab: Lab, ask: Callable[[str], bool], say: Callable[[str], None]) -> bool:
+    """Explain the level, ask where it needs acceptance, and record a yes; returns whether experiments may run."""
+    from ...lab.isolation import accept as record_acceptance
+    from ...lab.isolation import acceptance
+
+    isolation = lab.isolation
+    say(f"Isolation level of this machine: {isolation.level} ({isolation.mechanism}).")
+    say("Not prevented here, for a train.py that an agent writes:")
+    for ability in isolation.can:
+        say(f"- it can {ability}")
+    if not isolation.needs_acceptance:
+        say("Experiments may run at this level; nothing needs to be accepted.")
+        return True
+    if (given := acceptance(lab.ledger, isolation)) is not None:
+        say(f"Accepted on {given.date} ({given.machine}); it holds for this lab.")
+        return True
+    say('A container, a virtual machine or WSL 2 has Linux\'s level "process", where no process outlives its run.')
+    if not ask(f"Let experiments run in {lab.root} all the same?"):
+        say("Not accepted; no experiment runs here.")
+        return False
+    record_acceptance(lab.ledger, isolation)
+    say("Accepted and recorded. Every result will say so.")
+    return True
+
+
+def _ask_on_terminal(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask on: run it in one, or pass --yes")
+    return typer.confirm(question, err=True)

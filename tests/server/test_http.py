@@ -1,0 +1,245 @@
+"""Loopback HTTP: the same tools for several clients at once, in both protocol eras, and for nobody from elsewhere."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+from autoresearch_mcp.lab.errors import NotReadyError
+from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.locks import locked_if_free
+from autoresearch_mcp.lab.paths import device_lock_path
+from autoresearch_mcp.lab.states import RunState
+from autoresearch_mcp.server.http import MAX_BODY_BYTES, Address, parse_address, security, serve_http
+from autoresearch_mcp.tools.catalog import TOOLS
+from mcp import Client
+from mcp.types import TextContent
+
+MakeLab = Callable[..., Lab]
+
+_ERAS = ("legacy", "2026-07-28")
+_START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    url: str
+    process: subprocess.Popen[str]
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.url).port
+        assert port is not None
+        return port
+
+    def post(self, body: bytes = b"{}", **headers: str) -> int:
+        """Return the status of a raw request; headers are given with underscores."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        sent = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request("POST", "/mcp", body, sent)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+
+@contextmanager
+def serving(folder: Path, address: str = "127.0.0.1:0") -> Iterator[Served]:
+    """Start the real server in a process of its own, and end it."""
+    command = [sys.executable, "-m", "autoresearch_mcp.server.cli", "serve", "--lab", str(folder), "--http", address]
+    environment = {**os.environ, "AUTORESEARCH_MAX_WAIT": "60"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("autoresearch: serving "), line + process.stderr.read()
+        yield Served(url=line.split()[-1], process=process)
+    finally:
+        process.terminate()
+        _, rest = process.communicate(timeout=_START_SECONDS)
+        assert "Traceback" not in rest, rest
+        assert process.returncode == 0, rest
+
+
+async def tool(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool(name, arguments)
+    assert not result.is_error, result.content
+    assert result.structured_content is not None
+    return result.structured_content
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:80", "192.168.1.5:8765", "example.org:80", "[::]:80", "10.0.0.1:0"])
+def test_any_other_than_a_loopback_address_is_refused_with_the_reason_and_a_tunnel(text: str) -> None:
+    with pytest.raises(ValueError, match="no password yet") as refused:
+        parse_address(text)
+    assert "ssh -L" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["8765", "127.0.0.1", "127.0.0.1:", ":80", "127.0.0.1:http", "127.0.0.1:70000", "127.0.0.1:-1"]
+)
+def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write 127\.0\.0\.1:8765"):
+        parse_address(text)
+
+
+def test_every_loopback_address_is_accepted() -> None:
+    assert parse_address("127.0.0.1:0").host == "127.0.0.1"
+    assert parse_address("127.9.9.9:80").host == "127.9.9.9"
+    assert parse_address("LocalHost:80").host == "127.0.0.1"
+    assert parse_address("[::1]:8765").url == "http://[::1]:8765/mcp"
+
+
+def test_only_pages_of_the_server_itself_are_an_allowed_origin() -> None:
+    settings = security(parse_address("127.0.0.2:8765"))
+    assert settings.enable_dns_rebinding_protection
+    assert "127.0.0.2:*" in settings.allowed_hosts
+    assert all(origin.endswith(":8765") for origin in settings.allowed_origins)
+
+
+def test_a_browsers_request_from_elsewhere_is_refused_and_so_is_a_huge_one(lab: Lab) -> None:
+    with serving(lab.root) as served:
+        assert served.post(Host="evil.example:80") == 421
+        assert served.post(Host=f"127.0.0.1.evil.example:{served.port}") == 421
+        assert served.post(Origin="http://evil.example") == 403
+        assert served.post(Origin="http://localhost:1") == 403
+        assert served.post(Host="evil.example", MCP_Protocol_Version="2026-07-28") == 421
+        assert served.post(Origin="http://evil.example", MCP_Protocol_Version="2026-07-28") == 403
+        assert served.post(b" " * (MAX_BODY_BYTES + 1)) == 413
+        assert served.post(Origin=f"http://127.0.0.1:{served.port}") == 400  # let in; it is no request of the protocol
+
+
+def test_a_taken_port_and_a_folder_that_is_no_lab_are_refused_before_anything_is_served(lab: Lab, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(NotReadyError, match="choose another port"):
+        serve_http(lab.root, Address(host="127.0.0.1", port=taken.getsockname()[1]))
+    with pytest.raises(NotReadyError, match="init"):
+        serve_http(tmp_path, Address(host="127.0.0.1", port=0))
+
+
+def test_all_clients_share_the_session_and_the_one_that_moves_them_is_told(make_lab: MakeLab) -> None:
+    lab = make_lab()
+
+    async def use(url: str) -> None:
+        async with Client(url, mode="legacy") as first, Client(url, mode="2026-07-28") as second:
+            assert [each.name for each in (await second.list_tools()).tools] == [each.name for each in TOOLS]
+            assert (await tool(first, "start_session", tag="one"))["warnings"] == []
+            assert (await tool(second, "start_session", tag="one"))["warnings"] == []
+            (warning,) = (await tool(second, "start_session", tag="two"))["warnings"]
+            assert "session one" in warning
+            assert "every client" in warning
+            assert (await tool(first, "status"))["session"] == "two"
+
+    with serving(lab.root) as served:
+        anyio.run(use, served.url)
+
+
+@pytest.mark.slow
+def test_sixty_waiting_clients_keep_nobody_out_and_leaving_ends_nothing(lab: Lab) -> None:
+    """The device is held here, so the run is queued for as long as this test likes."""
+    waiting, all_wait = set[int](), anyio.Event()
+
+    async def wait(url: str, number: int, experiment: str, verdicts: list[str]) -> None:
+        async def progress(*_: object) -> None:
+            waiting.add(number)
+            if len(waiting) == 60:
+                all_wait.set()
+
+        async with Client(url, mode=_ERAS[number % 2]) as client:
+            arguments = {"experiment_id": experiment, "wait_seconds": 60.0}
+            result = await client.call_tool("wait_experiment", arguments, progress_callback=progress)
+            assert result.structured_content is not None
+            verdicts.append(result.structured_content["experiment"]["verdict"])
+
+    async def use(url: str) -> None:
+        verdicts: list[str] = []
+        async with Client(url) as client:
+            answer = await tool(client, "run_experiment", description="baseline", wait_seconds=0.0)
+            experiment = answer["experiment"]["id"]
+            async with anyio.create_task_group() as leaving:
+                leaving.start_soon(wait, url, 60, experiment, verdicts)
+                while 60 not in waiting:
+                    await tool(client, "status")
+                leaving.cancel_scope.cancel()
+            waiting.clear()
+            async with anyio.create_task_group() as tasks:
+                for number in range(60):
+                    tasks.start_soon(wait, url, number, experiment, verdicts)
+                await all_wait.wait()
+                asked = time.monotonic()
+                status = await tool(client, "status")
+                assert time.monotonic() - asked < 10.0  # the others wait for a minute
+                assert status["undecided"] == [experiment]
+                assert verdicts == []
+                await tool(client, "cancel_experiment", experiment_id=experiment)
+        assert verdicts == ["cancelled"] * 60
+
+    with locked_if_free(device_lock_path("cpu")) as ours, serving(lab.root) as served:
+        assert ours
+        anyio.run(use, served.url)
+
+
+@pytest.mark.slow
+def test_eight_clients_at_once_run_one_experiment(make_lab: MakeLab) -> None:
+    lab = make_lab()
+    lab.start_session("eight", "tester")
+
+    async def research(url: str, era: str, seen: list[tuple[str, str, str]]) -> None:
+        async with Client(url, mode=era) as client:
+            assert "baseline" in (await tool(client, "read_program"))["next"][0]
+            assert (await tool(client, "status"))["session"] == "eight"
+            await tool(client, "history")
+            answer = await tool(client, "run_experiment", description="baseline")
+            seen.append((answer["experiment"]["id"], answer["experiment"]["verdict"], answer["experiment"]["decision"]))
+
+    async def use(url: str) -> list[tuple[str, str, str]]:
+        seen: list[tuple[str, str, str]] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(research, url, _ERAS[number % 2], seen)
+        return seen
+
+    with serving(lab.root) as served:
+        assert anyio.run(use, served.url) == [("e0001", "improved", "kept")] * 8
+    assert lab.ledger.verify() == []
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_server_while_a_run_goes_on_and_the_next_server_records_it(make_lab: MakeLab) -> None:
+    lab = make_lab(seconds=3.0)
+
+    async def start(served: Served) -> str:
+        async def end_the_server(*_: object) -> None:
+            served.process.send_signal(signal.SIGTERM)
+
+        async with Client(served.url) as client:
+            await tool(client, "start_session", tag="term")
+            waiting = await client.call_tool("run_experiment", {"description": "baseline"}, progress_callback=end_the_server)
+            assert waiting.is_error
+            (content,) = waiting.content
+            assert isinstance(content, TextContent)
+            return content.text
+
+    async def result(url: str) -> dict[str, Any]:
+        async with Client(url) as client:
+            return await tool(client, "wait_experiment", experiment_id="e0001", wait_seconds=60.0)
+
+    with serving(lab.root) as served:
+        assert "the experiment goes on" in anyio.run(start, served)
+        assert served.process.wait(timeout=_START_SECONDS) == 0
+    assert [run.experiment for run in lab.ledger.runs_in_state(RunState.RUNNING)] == ["e0001"]
+    with serving(lab.root) as served:
+        assert anyio.run(result, served.url)["experiment"]["verdict"] == "improved"
