@@ -5,6 +5,7 @@ LabError                  a message that says what happened, the value, and the 
 ├── ConfigError           autoresearch.toml is wrong: names the key, the value and the file
 ├── CandidateError        train.py cannot be a fair experiment; no device time was used
 ├── UnknownExperimentError  no such experiment here
+├── UnknownNameError      no such session or program here; the text lists those there are
 ├── DecisionError         keep or revert is not allowed now, and why
 ├── StoppedError          the session has met a stop rule, or the human paused the lab: report, and end
 ├── GitError              git refused, or the repository is in a state we do not touch
@@ -31,6 +32,10 @@ class CandidateError(LabError):
 
 
 class UnknownExperimentError(LabError):
+    pass
+
+
+class UnknownNameError(LabError):
     pass
 
 

@@ -1,4 +1,4 @@
-"""Experiments as people see them in a terminal: one rich table, used by `history`, `research` and the live view.
+"""What people see in a terminal: rich tables of experiments (`history`, `research`, the live view) and of programs.
 
 Import it only where something is printed: rich takes longer to import than a server may take to start.
 """
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..lab.states import Decision, Verdict
-from ..tools.results import ExperimentSummary, number
+from ..tools.results import ExperimentSummary, ProgramSummary, number
 
 _PLAIN_WIDTH = 140  # columns where nothing says how wide the reader's window is
 _VERDICT_STYLES = {
@@ -65,4 +65,33 @@ def experiments_table(
             *([escape(experiment.note)] if notes else []),
         ]
         table.add_row(*cells)
+    return table
+
+
+def programs_table(programs: Sequence[ProgramSummary]) -> Table:
+    """Return a table of what each program.md came to, in the given order."""
+    table = Table(
+        title="programs", title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for name in ("program", "began", "group", "from", "to"):
+        table.add_column(name, no_wrap=True)
+    for name in ("experiments", "kept", "no number", "best val_bpb", "mean delta", "median delta", "total gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("title", overflow="fold")
+    for program in programs:
+        table.add_row(
+            program.program,
+            program.began,
+            program.group,
+            program.first,
+            program.last,
+            str(program.experiments),
+            str(program.kept),
+            str(program.without_number),
+            number(program.best_val_bpb, ".4f"),
+            number(program.mean_delta, "+.4f"),
+            number(program.median_delta, "+.4f"),
+            f"{program.total_gain:.4f}",
+            escape(program.title),
+        )
     return table

@@ -12,6 +12,7 @@ from .cancel_experiment import cancel_experiment
 from .history import history
 from .keep import keep
 from .read_program import read_program
+from .report import report
 from .results import Answer
 from .revert import revert
 from .run_experiment import run_experiment
@@ -57,4 +58,5 @@ TOOLS = (
     _reads(history, "List experiments"),
     _reads(show_experiment, "Show an experiment"),
     _reads(status, "Status of the lab"),
+    _reads(report, "Report of a session"),
 )

@@ -9,15 +9,18 @@ from ..lab.candidate import check_candidate
 from ..lab.dispatch import current_progress
 from ..lab.errors import LabError
 from ..lab.lab import Lab
+from ..lab.programs import DIGITS as PROGRAM_DIGITS
 from ..lab.records import Experiment, Session
-from ..lab.states import Decision, Outcome
+from ..lab.states import Decision, Outcome, RunState
 from .results import ExperimentAnswer, ExperimentSummary, State, cut_bytes
 
 LOG_TAIL_LINES = 20
 LOG_TAIL_CHARACTERS = 2_000
 _LINE_CHARACTERS = 300
 _NOTE_BYTES = 200
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Escape sequences, control characters, and what turns the direction of the text around it.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+REPORT_CALL = "report()"
 
 
 def summarise(experiment: Experiment, *, text_bytes: int = _NOTE_BYTES) -> ExperimentSummary:
@@ -25,6 +28,7 @@ def summarise(experiment: Experiment, *, text_bytes: int = _NOTE_BYTES) -> Exper
     return ExperimentSummary(
         id=experiment.id,
         session=experiment.session,
+        program=experiment.program_sha256[:PROGRAM_DIGITS],
         description=shorten(experiment.description, text_bytes),
         parent=experiment.parent,
         verdict=experiment.verdict,
@@ -92,11 +96,13 @@ def shorten(text: str, limit: int) -> str:
 
 
 def next_without_experiment(lab: Lab, session: Session | None) -> list[str]:
-    """The calls that make sense when nothing is in flight."""
+    """The calls that make sense when nothing is in flight: decide what is open, then go on, unless somebody said stop."""
     if session is None:
-        return ["start_session()"]
+        return ["start_session()"] if (ending := _ending(lab, None)) is None else [ending]
     for experiment_id in undecided_ids(lab, session):
         return _next_calls(lab, lab.ledger.experiment(experiment_id), 0.0, session)
+    if (ending := _ending(lab, session)) is not None:
+        return [REPORT_CALL, ending]
     if session.champion is not None:
         return ["edit trainer/train.py, then run_experiment(description='...', hypothesis='...')"]
     failed = lab.ledger.experiments("session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag)
@@ -104,6 +110,18 @@ def next_without_experiment(lab: Lab, session: Session | None) -> list[str]:
         log = f"show_experiment('{failed[-1].id}', part='log')"
         return [log, "repair trainer/train.py, then run_experiment(description='...')"]
     return ["run_experiment(description='baseline') with the unchanged trainer/train.py"]
+
+
+def _ending(lab: Lab, session: Session | None) -> str | None:
+    """Return what an agent is told when the human has paused the lab, or a stop rule is met; None: go on."""
+    if (paused := lab.paused()) is not None:
+        return f"end your turn: the lab is paused ({paused}). Tell the human that research goes on after `autoresearch resume`"
+    if session is not None and (reason := lab.stop_reason(session)) is not None:
+        return (
+            f"stop here and tell the human why: the session {session.tag} has met its stop rule, {reason}. To go on, the human "
+            "changes [stop] in autoresearch.toml and runs `autoresearch accept-config`, or asks for start_session(tag='new')"
+        )
+    return None
 
 
 def undecided_ids(lab: Lab, session: Session) -> list[str]:
@@ -114,6 +132,9 @@ def undecided_ids(lab: Lab, session: Session) -> list[str]:
 
 def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, session: Session) -> list[str]:
     if experiment.verdict is None:
+        queued = all(run.state is RunState.QUEUED for run in lab.ledger.runs(experiment.id))
+        if queued and lab.paused() is not None and (ending := _ending(lab, session)) is not None:
+            return [f"{ending}. {experiment.id} is queued and starts then", f"cancel_experiment('{experiment.id}')"]
         return [
             f"wait_experiment('{experiment.id}', after={elapsed_seconds:.1f})",
             f"cancel_experiment('{experiment.id}')",

@@ -11,11 +11,13 @@ from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab, neighbour_hint
 from .describe import next_without_experiment, summarise
-from .results import HistoryAnswer
+from .programs import find_program, summarise_programs
+from .results import MAX_TEXT_BYTES, HistoryAnswer
 
 MAX_PER_PAGE = 25
-_ROWS_BYTES = 8_000
-_ROW_BYTES = 210  # of a row with empty texts, as JSON
+_JSON_BYTES = 9_500  # of the whole answer
+_PROGRAMS = 5  # of the selection, the newest
+_TEXT_BYTES = (200, 120, 80, 55, 40, 25, 12)  # of a description or a note: the longest with which the answer is small enough
 
 _ORDERS = {
     "newest": "rowid DESC",
@@ -34,11 +36,17 @@ def history(
         Field(description="Only these."),
     ] = "",
     text: Annotated[str, Field(description="Only where description, hypothesis or note contain this.")] = "",
+    program: Annotated[
+        str, Field(description="Only what ran under this program.md: the first digits of its SHA-256, 4 or more.")
+    ] = "",
     sort: Annotated[Literal["newest", "oldest", "best", "gain"], Field(description="The order.")] = "newest",
     page: Annotated[int, Field(ge=1, description="From 1.")] = 1,
     per_page: Annotated[int, Field(ge=1, le=MAX_PER_PAGE, description="Rows on a page.")] = 20,
 ) -> HistoryAnswer:
-    """List experiments with their certified val_bpb, verdict, decision and lesson. Answers questions about what was tried."""
+    """List experiments with their certified val_bpb, verdict, decision and lesson. Answers questions about what was tried.
+
+    Ends with what each program.md came to, over everything that matches: session='all' compares the programs of the lab.
+    """
     dispatch(lab)
     conditions, values = ["1"], list[Any]()
     try:
@@ -53,10 +61,15 @@ def history(
     if text:
         conditions.append("instr(lower(description || ' ' || hypothesis || ' ' || note), lower(?)) > 0")
         values.append(text)
+    if program:
+        conditions.append("program_sha256 = ?")
+        values.append(find_program(lab, program))
     where = " AND ".join(conditions)
-    total = lab.ledger.count_experiments(where, *values)
+    matching = lab.ledger.experiments(where, *values)
+    programs, programs_note = summarise_programs(lab, matching)
+    older = max(0, len(programs) - _PROGRAMS)
+    left_out = f"{older} older rows are left out: filter by session or program." if older else ""
     rows = lab.ledger.experiments(where, *values, order=_ORDERS[sort], limit=per_page, offset=(page - 1) * per_page)
-    room = min(200, (_ROWS_BYTES // max(len(rows), 1) - _ROW_BYTES) // 2)
     hint = ""
     if not rows:
         anything = lab.ledger.count_experiments()
@@ -65,12 +78,19 @@ def history(
             if anything
             else f"No experiment yet in {lab.root}.{neighbour_hint(lab.id)}"
         )
-    return HistoryAnswer(
-        total=total,
+    answer = HistoryAnswer(
+        total=len(matching),
         page=page,
-        pages=max(1, math.ceil(total / per_page)),
-        experiments=[summarise(row, text_bytes=room) for row in rows],
+        pages=max(1, math.ceil(len(matching) / per_page)),
+        experiments=[],
+        programs=programs[-_PROGRAMS:],
+        programs_note=f"{programs_note} {left_out}".strip(),
         hint=hint,
         next=next_without_experiment(lab, current),
         ledger_head=lab.ledger.head(),
     )
+    for text_bytes in _TEXT_BYTES:
+        answer.experiments = [summarise(row, text_bytes=text_bytes) for row in rows]
+        if len(answer.body().encode()) <= MAX_TEXT_BYTES and len(answer.model_dump_json().encode()) <= _JSON_BYTES:
+            break
+    return answer

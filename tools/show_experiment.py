@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,8 +11,10 @@ from pydantic import Field
 from ..lab.candidate import unified_diff
 from ..lab.dispatch import dispatch
 from ..lab.lab import Lab
+from ..lab.programs import DIGITS
 from ..lab.records import Experiment
 from .describe import clean, describe
+from .programs import program_text
 from .results import PartAnswer
 
 PART_BYTES = 7_500
@@ -23,15 +26,18 @@ def show_experiment(
     lab: Lab,
     experiment_id: Annotated[str, Field(description="Such as 'e0017'.")],
     part: Annotated[
-        Literal["summary", "diff", "log", "curve"],
-        Field(description="summary: every number; diff: against the parent; log: what train.py printed; curve: its reports."),
+        Literal["summary", "diff", "log", "curve", "program"],
+        Field(
+            description="summary: every number; diff: against the parent; log: what train.py printed; curve: its reports; "
+            "program: the program.md that it ran under."
+        ),
     ] = "summary",
 ) -> PartAnswer:
-    """Show one experiment: its numbers, its diff, the end of its log, or its training curve."""
+    """Show one experiment: its numbers, its diff, the end of its log, its training curve, or the program.md it ran under."""
     dispatch(lab)
     experiment = lab.ledger.experiment(experiment_id)
-    content, omitted = {"summary": _summary, "diff": _diff, "log": _log, "curve": _curve}[part](lab, experiment)
-    others = [other for other in ("summary", "diff", "log", "curve") if other != part]
+    content, omitted = _PARTS[part](lab, experiment)
+    others = [other for other in _PARTS if other != part]
     return PartAnswer(
         id=experiment.id,
         part=part,
@@ -63,7 +69,14 @@ def _summary(lab: Lab, experiment: Experiment) -> tuple[str, str]:
                     "scoring_seconds",
                     "total_seconds",
                     "steps",
+                    "train_tokens",
+                    "forward_flops_per_token",
+                    "model_flops_utilisation",
                     "peak_memory_mb",
+                    "device_name",
+                    "driver_version",
+                    "peak_gpu_memory_mb",
+                    "allocated_gpu_memory_mb",
                     "exit_code",
                     "log_bytes",
                 ]
@@ -103,6 +116,22 @@ def _curve(lab: Lab, experiment: Experiment) -> tuple[str, str]:
         shown.append(points[-1])
     omitted = f"{len(shown)} of {len(points)} points; all of them: {path}" if stride > 1 else ""
     return "\n".join(shown), omitted
+
+
+def _program(lab: Lab, experiment: Experiment) -> tuple[str, str]:
+    sha256 = experiment.program_sha256
+    head = f"program.md {sha256[:DIGITS]} (SHA-256 {sha256}), as the human had accepted it:\n"
+    hint = f"the whole text: autoresearch show {experiment.id} --part program"
+    return _cut(head + program_text(lab, sha256), keep_end=False, hint=hint)
+
+
+_PARTS: Mapping[str, Callable[[Lab, Experiment], tuple[str, str]]] = {
+    "summary": _summary,
+    "diff": _diff,
+    "log": _log,
+    "curve": _curve,
+    "program": _program,
+}
 
 
 def _cut(text: str, *, keep_end: bool, hint: str = "") -> tuple[str, str]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from ..lab.config import LabConfig
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
+from ..lab.isolation import IsolationLevel, acceptance
 from ..lab.lab import Lab
-from ..lab.machine import device_class, device_of
+from ..lab.machine import command_path
 from ..lab.referee.harness import harness_sha256, package_root
 from ..lab.rules import unaccepted_changes
 from ..lab.states import RunState
 from .describe import next_without_experiment, summarise, undecided_ids
 from .results import StatusAnswer
 
-ISOLATION = (
-    "Prevented here: train.py cannot start its own clock, report its own val_bpb, or outlive its run, and it is given no "
-    "training data before the clock starts and no validation data at all. Only evident: whatever has this user's rights (an "
-    "agent with a shell, a hostile train.py that searches the disk) can read and change files of this user, the record "
-    "included; `autoresearch verify` shows a changed record. Run the server as another user, in a container or on another "
-    "host to make that impossible."
+_EVIDENT = (
+    "Only evident: whatever has this user's rights (an agent with a shell, a hostile train.py that searches the disk) can read "
+    "and change files of this user, the record included; `autoresearch verify` shows a changed record. Run the server as "
+    "another user, in a container or on another host to make that impossible."
 )
 
 
@@ -36,7 +36,7 @@ def status(lab: Lab) -> StatusAnswer:
         if session is not None and lab.comparability_group(config) != session.group:
             warnings.append("The conditions changed since the session began: start a new one for comparable numbers.")
     except NotReadyError as error:
-        corpus = f"{config.corpus_name}, not prepared: {error}"
+        corpus = f"{config.corpus_name}: {error}"
     if harness_sha256(package_root()) != lab.harness():
         warnings.append("The installed harness differs from the pinned one, which is used. To adopt it: autoresearch init")
     warnings += unaccepted_changes(lab)
@@ -50,8 +50,8 @@ def status(lab: Lab) -> StatusAnswer:
         if lab.train_file() != lab.champion_source(session):
             warnings.append("trainer/train.py differs from the champion's: expected while an idea is being tried.")
     champion = lab.champion(session) if session else None
-    device = device_of(config.profile)
     running = lab.ledger.runs_in_state(RunState.RUNNING)
+    device, device_free = _device(lab, config)
     return StatusAnswer(
         lab=str(lab.root),
         session=session.tag if session else None,
@@ -61,10 +61,37 @@ def status(lab: Lab) -> StatusAnswer:
         undecided=undecided_ids(lab, session) if session else [],
         experiments=lab.ledger.count_experiments(),
         corpus=corpus,
-        device=f"{device} ({device_class(config.profile)})",
-        device_free=not any(run.device == device for run in running),
-        isolation=ISOLATION,
+        device=device,
+        device_free=device_free,
+        isolation=isolation_text(lab),
         warnings=warnings,
         next=next_without_experiment(lab, session),
         ledger_head=lab.ledger.head(),
     )
+
+
+def _device(lab: Lab, config: LabConfig) -> tuple[str, bool]:
+    """Return the devices that experiments run on, and whether one of them is free."""
+    try:
+        usable, kind = lab.devices.usable(config), lab.devices.device_class(config)
+    except NotReadyError as error:
+        return str(error), False
+    capacity = lab.executor.capacity()
+    return f"{', '.join(usable)} ({kind})", any(capacity.get(device, (0, 1))[0] for device in usable)
+
+
+def isolation_text(lab: Lab) -> str:
+    """Return what is prevented on this machine, what is only evident, and whether the human has accepted what is missing."""
+    isolation = lab.isolation
+    outlive = "" if isolation.level is IsolationLevel.NONE else ", or outlive its run"
+    text = (
+        f"Isolation level {isolation.level}. Prevented here: train.py cannot start its own clock, report its own "
+        f"val_bpb{outlive}, and it is given no training data before the clock starts and no validation data at all. {_EVIDENT}"
+    )
+    if not isolation.needs_acceptance:
+        return text
+    text += f" Not prevented: {isolation.warning}; "
+    accepted = acceptance(lab.ledger, isolation)
+    if accepted is not None:
+        return f"{text}the human accepted that on {accepted.date} ({accepted.machine})."
+    return f"{text}no experiment runs until the human accepts that with: {command_path()} accept-isolation --lab {lab.root}"

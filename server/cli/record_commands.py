@@ -1,4 +1,4 @@
-"""Commands that look: what was tried, one experiment in full, where the lab stands, the chart."""
+"""Commands that look: what was tried, one experiment in full, where the lab stands, the report of a night, the chart."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Part(StrEnum):
     DIFF = "diff"
     LOG = "log"
     CURVE = "curve"
+    PROGRAM = "program"
 
 
 def history(
@@ -38,45 +39,57 @@ def history(
     decision: Annotated[Decision | None, typer.Option(help="Only these.")] = None,
     verdict: Annotated[Verdict | None, typer.Option(help="Only these.")] = None,
     text: Annotated[str, typer.Option(help="Only where description, hypothesis or note contain this.")] = "",
+    program: Annotated[
+        str, typer.Option(metavar="DIGITS", help="Only what ran under this program.md: the first digits of its SHA-256.")
+    ] = "",
     sort: Annotated[Sort, typer.Option(help="The order.")] = Sort.NEWEST,
     page: Annotated[int, typer.Option(min=1, help="From 1.")] = 1,
     per_page: Annotated[int, typer.Option(min=1, max=25, help="Rows on a page.")] = 20,
     lab: LabOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """List experiments with val_bpb, verdict, decision and lesson."""
+    """List experiments with val_bpb, verdict, decision and lesson, and what each program.md came to."""
     from ...tools.history import history as history_tool
 
     with opened(lab) as this:
         answer = history_tool(
             this,
-            session,
-            decision.value if decision else "",
-            verdict.value if verdict else "",
-            text,
-            sort.value,
-            page,
-            per_page,
+            session=session,
+            decision=decision.value if decision else "",
+            verdict=verdict.value if verdict else "",
+            text=text,
+            program=program,
+            sort=sort.value,
+            page=page,
+            per_page=per_page,
         )
     if as_json or not answer.experiments or not sys.stdout.isatty():
         print_answer(answer, as_json=as_json)
         return
-    from ..tables import console, experiments_table
+    from ..tables import console, experiments_table, programs_table
 
     title = f"{answer.total} experiments" + (f", page {answer.page} of {answer.pages}" if answer.pages > 1 else "")
-    console().print(experiments_table(answer.experiments, title=title, sessions=session == "all"))
+    screen = console()
+    screen.print(experiments_table(answer.experiments, title=title, sessions=session == "all"))
+    if len(answer.programs) > 1:
+        screen.print(programs_table(answer.programs))
+        screen.print(answer.programs_note, markup=False)
 
 
 def show(
     experiment_id: Annotated[str, typer.Argument(metavar="ID", help="An experiment, such as e0017.")],
-    part: Annotated[Part, typer.Option(help="All numbers, the diff against the parent, the log, or the curve.")] = Part.SUMMARY,
+    part: Annotated[Part, typer.Option(help="All numbers, the diff, the log, the curve, or its program.md.")] = Part.SUMMARY,
     lab: LabOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one experiment."""
+    """Show one experiment. The program.md that it ran under is printed whole, as it was accepted."""
+    from ...tools.programs import program_text
     from ...tools.show_experiment import show_experiment
 
     with opened(lab) as this:
+        if part is Part.PROGRAM and not as_json:
+            typer.echo(program_text(this, this.ledger.experiment(experiment_id).program_sha256), nl=False)
+            return
         print_answer(show_experiment(this, experiment_id, part.value), as_json=as_json)
 
 
@@ -86,6 +99,28 @@ def status(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
 
     with opened(lab) as this:
         print_answer(status_tool(this), as_json=as_json)
+
+
+def report(
+    session: Annotated[str, typer.Option(metavar="TAG", help="A session.", show_default="the newest")] = "",
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there instead of printing it.")] = None,
+    lab: LabOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report of a session in Markdown: what was gained, kept, and learned, and what failed. Nothing is left out."""
+    from ...tools.report import whole_report
+
+    with opened(lab) as this:
+        answer = whole_report(this, session)
+    if output is not None:
+        try:
+            output.write_text(answer.markdown, encoding="utf-8")
+        except OSError as error:
+            raise typer.BadParameter(f"{output} cannot be written: {error.strerror or error}") from error
+    if as_json:
+        typer.echo(answer.model_dump_json())
+    else:
+        typer.echo(answer.markdown if output is None else str(output), nl=output is not None)
 
 
 def plot(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 import pytest
@@ -14,7 +15,7 @@ from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.ledger import result_to_json
 from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.records import Experiment
-from autoresearch_mcp.lab.states import Outcome
+from autoresearch_mcp.lab.states import Decision, Outcome, Verdict
 
 
 class Measure(Protocol):
@@ -46,3 +47,39 @@ def measured(lab: Lab) -> Measure:
         return lab.ledger.experiment(experiment.id)
 
     return measure
+
+
+@pytest.fixture
+def experiment_of() -> Callable[..., Experiment]:
+    """Return a function that makes the record of experiment ``number``; keyword arguments are its fields."""
+
+    def make(number: int, **fields: object) -> Experiment:
+        values: dict[str, object] = {
+            "id": f"e{number:04d}",
+            "session": "s",
+            "researcher": "tester",
+            "parent": None if number == 1 else "e0001",
+            "parent_version": 0,
+            "description": f"idea {number}",
+            "hypothesis": "",
+            "candidate_sha256": f"{number:064x}",
+            "commit": f"{number:040x}",
+            "program_sha256": "a" * 64,
+            "lines": 40,
+            "lines_delta": 0,
+            "created_at": 1000.0 * number,
+            "verdict": Verdict.IMPROVED,
+            "reason": "",
+            "val_bpb": None,
+            "standard_error": 0.0,
+            "delta": None,
+            "z": None,
+            "confidence": None,
+            "keepable": False,
+            "decision": Decision.REVERTED,
+            "note": "",
+            "decided_at": None,
+        }
+        return Experiment(**{**values, **fields})  # type: ignore[arg-type]
+
+    return make

@@ -79,7 +79,7 @@ def test_the_instructions_tell_the_loop_in_both_protocol_eras(make_lab: MakeLab,
 def test_structured_and_text_output_are_each_complete(make_lab: MakeLab) -> None:
     lab = make_lab()
     lab.start_session("today", "tester")
-    for name in ("read_program", "status", "history", "start_session"):
+    for name in ("read_program", "status", "history", "start_session", "report"):
         result = call(lab, name)
         assert not result.is_error
         structured = result.structured_content

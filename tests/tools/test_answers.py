@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 from autoresearch_mcp.lab import experiments
-from autoresearch_mcp.lab.dispatch import judge_experiment
 from autoresearch_mcp.lab.errors import ConfigError
-from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.lab import Lab
-from autoresearch_mcp.lab.ledger import result_to_json
-from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.rules import accept_rules
 from autoresearch_mcp.lab.states import Outcome
@@ -27,36 +22,9 @@ from autoresearch_mcp.tools.status import status
 from autoresearch_mcp.tools.wait_experiment import wait_experiment
 from autoresearch_mcp.tools.waiting import bounded
 
+Record = Callable[..., Experiment]
+
 LONG = "長い説明 of an idea " * 60
-
-
-@pytest.fixture
-def still(lab: Lab) -> Iterator[Lab]:
-    """A lab in which nothing is dispatched: results are recorded by hand."""
-    hold = try_lock(lab.state.dispatch_lock)
-    assert hold is not None
-    yield lab
-    os.close(hold)
-
-
-def record(
-    lab: Lab,
-    val_bpb: float | None,
-    *,
-    change: str = "",
-    outcome: Outcome = Outcome.SCORED,
-    description: str = "an idea",
-    hypothesis: str = "",
-) -> Experiment:
-    """Propose the workspace's train.py with ``change`` appended, and record its result."""
-    lab.workspace.train.write_text(lab.workspace.train.read_text() + change)
-    experiment, _ = experiments.propose(lab, description=description, hypothesis=hypothesis)
-    (run,) = lab.ledger.runs(experiment.id)
-    result = RunResult(outcome=outcome, reason="measured", val_bpb=val_bpb, standard_error=None if val_bpb is None else 0.0)
-    with lab.ledger.transaction():
-        lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-        judge_experiment(lab, experiment, result)
-    return lab.ledger.experiment(experiment.id)
 
 
 def next_of(answer: Answer) -> str:
@@ -67,13 +35,13 @@ def sizes(answer: Answer) -> tuple[int, int]:
     return len(answer.text().encode()), len(answer.model_dump_json().encode())
 
 
-def test_the_next_call_is_right_before_and_after_the_baseline(still: Lab) -> None:
+def test_the_next_call_is_right_before_and_after_the_baseline(still: Lab, record: Record) -> None:
     assert "baseline" in next_of(status(still))
     record(still, 2.0)
     assert "edit trainer/train.py" in next_of(status(still))
 
 
-def test_a_crashed_baseline_leads_to_its_log_and_a_repair(still: Lab) -> None:
+def test_a_crashed_baseline_leads_to_its_log_and_a_repair(still: Lab, record: Record) -> None:
     crashed = record(still, None, outcome=Outcome.CRASHED)
     assert next_of(status(still)) == f"revert('{crashed.id}', lesson='...')"
     answer = revert(still, crashed.id, "does not start")
@@ -81,12 +49,12 @@ def test_a_crashed_baseline_leads_to_its_log_and_a_repair(still: Lab) -> None:
     assert "repair" in next_of(answer)
 
 
-def test_a_cancelled_baseline_leads_to_another_baseline(still: Lab) -> None:
+def test_a_cancelled_baseline_leads_to_another_baseline(still: Lab, record: Record) -> None:
     cancelled = record(still, None, outcome=Outcome.CANCELLED)
     assert "baseline" in next_of(revert(still, cancelled.id, ""))
 
 
-def test_a_finished_win_offers_keep_and_revert_and_a_loss_only_revert(still: Lab) -> None:
+def test_a_finished_win_offers_keep_and_revert_and_a_loss_only_revert(still: Lab, record: Record) -> None:
     record(still, 2.0)
     better = record(still, 1.9, change="\nA = 1\n")
     assert next_of(history(still)).startswith(f"keep('{better.id}'")
@@ -95,7 +63,7 @@ def test_a_finished_win_offers_keep_and_revert_and_a_loss_only_revert(still: Lab
     assert next_of(describe(still, worse)) == f"revert('{worse.id}', lesson='...')"
 
 
-def test_a_stale_win_is_not_offered_for_keeping(still: Lab) -> None:
+def test_a_stale_win_is_not_offered_for_keeping(still: Lab, record: Record) -> None:
     record(still, 2.0)
     first = record(still, 1.9, change="\nA = 1\n")
     second = record(still, 1.8, change="\nB = 1\n")
@@ -120,7 +88,7 @@ def test_the_log_of_an_experiment_that_never_ran_is_empty(still: Lab) -> None:
     assert show_experiment(still, experiment.id, "curve").content == ""
 
 
-def test_answers_stay_under_10_kb_and_complete_at_their_largest(still: Lab) -> None:
+def test_answers_stay_under_10_kb_and_complete_at_their_largest(still: Lab, record: Record) -> None:
     still.workspace.program.write_text(LONG * 20)
     still.workspace.config.write_text(still.workspace.config.read_text() + "[stop]\ncrashes_in_a_row = 0\n")
     accept_rules(still)
@@ -153,7 +121,7 @@ def test_answers_stay_under_10_kb_and_complete_at_their_largest(still: Lab) -> N
         assert row.id in history(still, per_page=25).text()
 
 
-def test_the_end_of_a_long_log_is_shown_and_the_rest_is_named(still: Lab) -> None:
+def test_the_end_of_a_long_log_is_shown_and_the_rest_is_named(still: Lab, record: Record) -> None:
     experiment = record(still, None, outcome=Outcome.CRASHED)
     paths = still.state.run(f"{experiment.id}.1")
     paths.root.mkdir(parents=True)
@@ -165,7 +133,7 @@ def test_the_end_of_a_long_log_is_shown_and_the_rest_is_named(still: Lab) -> Non
     assert max(sizes(answer)) < 10_500
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_last_point(still: Lab) -> None:
+def test_a_long_curve_is_thinned_and_keeps_its_last_point(still: Lab, record: Record) -> None:
     experiment = record(still, None, outcome=Outcome.CRASHED)
     paths = still.state.run(f"{experiment.id}.1")
     paths.root.mkdir(parents=True)
@@ -176,7 +144,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_last_point(still: Lab) -> None:
     assert max(sizes(answer)) < 10_000
 
 
-def test_history_filters_sorts_and_pages(still: Lab) -> None:
+def test_history_filters_sorts_and_pages(still: Lab, record: Record) -> None:
     record(still, 2.0, description="the baseline")
     keep(still, record(still, 1.9, change="\nA = 1\n", description="a wider model").id, "gain")
     revert(still, record(still, 2.5, change="\nB = 1\n", description="a deeper model").id, "too slow")
@@ -200,7 +168,7 @@ def test_a_wait_is_never_longer_than_the_client_allows(lab: Lab, monkeypatch: py
         bounded(lab, None)
 
 
-def test_read_program_alone_is_enough_to_go_on(still: Lab) -> None:
+def test_read_program_alone_is_enough_to_go_on(still: Lab, record: Record) -> None:
     record(still, 2.0)
     waiting = record(still, 1.9, change="\nA = 1\n", description="a wider model")
     text = read_program(still).text()

@@ -1,0 +1,131 @@
+"""What a session came to, in numbers: pure functions over its experiments and their runs.
+
+Guarantees: nothing is invented; where something was not measured there is None. Does not: correct for trying many ideas. The
+best of many tries owes a part of its gain to luck, and the more so the closer it lies to the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .config import LabConfig
+from .policy import Z_THRESHOLD, Judgement, Measurement, judge
+from .records import Experiment, Run
+from .states import Decision, Outcome, Verdict
+
+NEAR_MISS_Z = 2 * Z_THRESHOLD  # worse by no more than twice the distance that is called noise
+_SECONDS_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """One session, summed up. Experiments are the oldest first; gains are positive when val_bpb went down.
+
+    Attributes:
+        baseline: the experiment that the first number of the session belongs to.
+        overall: the champion judged against the baseline; None while the baseline is the champion.
+        kept: the champions in the order in which they were kept, the baseline first.
+        running_best: those of ``kept`` that set a new lowest val_bpb.
+        since_best: finished experiments that were recorded after the last of ``running_best``.
+        near_misses: experiments with a number that were not kept and are not clearly worse, the closest to a gain first.
+        lessons: reverted experiments that say what was learned.
+        without_number: finished experiments that have no val_bpb.
+        hours: from the first experiment to the last result.
+        device_seconds: of every run that ended, start-up and scoring included.
+    """
+
+    experiments: int
+    baseline: Experiment | None
+    champion: Experiment | None
+    overall: Judgement | None
+    kept: tuple[Experiment, ...]
+    running_best: tuple[Experiment, ...]
+    since_best: int
+    near_misses: tuple[Experiment, ...]
+    lessons: tuple[Experiment, ...]
+    without_number: tuple[Experiment, ...]
+    reverted: int
+    unfinished: tuple[Experiment, ...]
+    undecided: tuple[Experiment, ...]
+    hours: float | None
+    experiments_per_hour: float | None
+    device_seconds: float
+
+    @property
+    def gain(self) -> float | None:
+        """How far the champion is below the baseline, in bits per byte."""
+        return None if self.overall is None or self.overall.delta is None else -self.overall.delta
+
+
+def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]], config: LabConfig) -> Digest:
+    """Sum up a session.
+
+    Args:
+        experiments: of one session, the oldest first.
+        runs: by experiment.
+        config: the session's, for the noise to judge with.
+    """
+    kept = sorted((e for e in experiments if e.decision is Decision.KEPT), key=lambda e: e.decided_at or 0.0)
+    baseline = next((e for e in kept if e.is_baseline), None)
+    champion = kept[-1] if kept else None
+    ends = [run.finished_at for members in runs.values() for run in members if run.finished_at is not None]
+    hours = (max(ends) - experiments[0].created_at) / _SECONDS_PER_HOUR if ends and experiments else None
+    finished = [e for e in experiments if e.verdict is not None]
+    results = [run.result for members in runs.values() for run in members if run.result is not None]
+    running_best = _running_best(kept)
+    best_at = next(
+        (index for index, e in enumerate(finished) if running_best and e.id == running_best[-1].id), len(finished) - 1
+    )
+    return Digest(
+        experiments=len(experiments),
+        baseline=baseline,
+        champion=champion,
+        overall=_overall(baseline, champion, config),
+        kept=tuple(kept),
+        running_best=tuple(running_best),
+        since_best=len(finished) - 1 - best_at,
+        near_misses=tuple(sorted((e for e in finished if _is_near_miss(e)), key=lambda e: -(e.z or 0.0))),
+        lessons=tuple(e for e in experiments if e.decision is Decision.REVERTED and e.note),
+        without_number=tuple(e for e in finished if e.val_bpb is None),
+        reverted=sum(e.decision is Decision.REVERTED for e in experiments),
+        unfinished=tuple(e for e in experiments if e.verdict is None),
+        undecided=tuple(e for e in finished if e.decision is Decision.PENDING),
+        hours=hours,
+        experiments_per_hour=len(finished) / hours if hours else None,
+        device_seconds=sum(result.total_seconds for result in results),
+    )
+
+
+def _overall(baseline: Experiment | None, champion: Experiment | None, config: LabConfig) -> Judgement | None:
+    if baseline is None or champion is None or champion.id == baseline.id:
+        return None
+    return judge(
+        Outcome.SCORED,
+        _measurement(champion),
+        _measurement(baseline),
+        sigma=config.sigma,
+        sigma_is_prior=config.sigma_is_prior,
+        gate=config.gate.rule,
+        lines_delta=champion.lines - baseline.lines,
+    )
+
+
+def _measurement(experiment: Experiment) -> Measurement:
+    assert experiment.val_bpb is not None, "only what has a number is kept"
+    return Measurement(val_bpb=experiment.val_bpb, standard_error=experiment.standard_error or 0.0)
+
+
+def _running_best(kept: Sequence[Experiment]) -> list[Experiment]:
+    best: list[Experiment] = []
+    for experiment in kept:
+        if experiment.val_bpb is not None and (not best or experiment.val_bpb < (best[-1].val_bpb or 0.0)):
+            best.append(experiment)
+    return best
+
+
+def _is_near_miss(experiment: Experiment) -> bool:
+    """True where a little more, or a combination, might have been a gain: it was compared, and not kept."""
+    if experiment.decision is Decision.KEPT or experiment.z is None:
+        return False
+    return experiment.verdict in (Verdict.WITHIN_NOISE, Verdict.IMPROVED) or experiment.z >= -NEAR_MISS_Z
