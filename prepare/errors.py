@@ -3,7 +3,9 @@
 PrepareError              a message that says what happened, the value, and the next step
 ├── CorpusMissingError    nothing is prepared under that name: run `autoresearch prepare`
 ├── CorpusDamagedError    something is there, but it is not what its manifest says: prepare it again
-├── DownloadError         the package index did not deliver the pinned files
+├── DownloadError         the package index or the hub did not deliver what was asked for
+├── LibraryMissingError   a library that this corpus needs is not installed: the text names the pip command
+├── DiskFullError         there is no room for the corpus: free some, or choose another cache
 └── OverlapError          the held-out text is too much like the training text to measure anything
 """
 
@@ -23,6 +25,14 @@ class CorpusDamagedError(PrepareError):
 
 
 class DownloadError(PrepareError):
+    pass
+
+
+class LibraryMissingError(PrepareError):
+    pass
+
+
+class DiskFullError(PrepareError):
     pass
 
 

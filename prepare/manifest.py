@@ -2,7 +2,8 @@
 
 Guarantees: a loaded manifest has every field, of the right type, and a corpus id that matches them. The corpus id names what
 numbers depend on (the bytes of each split, where documents end, the tokenizer), so two corpora with one id give comparable
-numbers; which tools built it, and what was measured about it, is recorded beside but does not enter the id.
+numbers; where the text came from, which tools built it, and what was measured about it, is recorded beside but does not enter
+the id.
 Not covered: whether the files still have those hashes; `Corpus.verify` reads them.
 """
 
@@ -18,7 +19,7 @@ from .errors import CorpusDamagedError
 from .files import write_atomically
 from .sources import HELD_OUT_SPLITS, SPLITS, Project, Split
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +38,12 @@ class OverlapRecord:
 
     ``distinct_share`` counts every different shingle once; it says how much was copied, and is what the limit is about.
     ``occurrence_share`` counts every place where one stands; rulers such as a line of ``#`` and idioms weigh most there.
+    ``sampled_share`` is the share of all shingles that was looked at: 1 is exact, less is an estimate from a fixed sample.
     """
 
     distinct_share: float
     occurrence_share: float
+    sampled_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,8 @@ class Manifest:
 
     Attributes:
         corpus_name: the name it was prepared under, such as ``wheels``.
-        projects: where the text came from, in the order in which it is stored.
+        source: the key of the `CorpusSource` it was made from; a prepared corpus is recognised by it.
+        projects: what the source gave, in the order in which it is stored.
         splits: one record each for train, val and test.
         tokenizer_sha256: of the ranks file.
         bytes_per_token: for each prepared vocabulary size, measured on a sample of val.
@@ -58,6 +62,7 @@ class Manifest:
     """
 
     corpus_name: str
+    source: str
     projects: tuple[Project, ...]
     splits: dict[Split, SplitRecord]
     tokenizer_sha256: str
@@ -117,6 +122,7 @@ def _from_fields(fields: Any) -> Manifest:
     overlap = _typed(fields, "overlap_with_train", dict)
     manifest = Manifest(
         corpus_name=_typed(fields, "corpus_name", str),
+        source=_typed(fields, "source", str),
         projects=tuple(
             Project(
                 name=_typed(project, "name", str),
@@ -141,6 +147,7 @@ def _from_fields(fields: Any) -> Manifest:
             split: OverlapRecord(
                 distinct_share=_typed(overlap[split], "distinct_share", float),
                 occurrence_share=_typed(overlap[split], "occurrence_share", float),
+                sampled_share=_typed(overlap[split], "sampled_share", float),
             )
             for split in HELD_OUT_SPLITS
         },

@@ -6,7 +6,9 @@ breaks) does not count.
 
 Shingles are compared by 64-bit hashes: among 10 million against 10 million, about 5e-6 are expected to match by accident.
 Everything is vectorised over about a megabyte of text at a time; memory is 8 bytes a shingle plus some 60 MB (more
-only when a single document is larger). Not covered: near-duplicates with a change in every 13 tokens.
+only when a single document is larger). Where that is too much, `sample_every` says how few shingles to look at: the same
+ones in every text, those with the smallest hashes, so that what occurs in both texts is in both samples.
+Not covered: near-duplicates with a change in every 13 tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import numpy.typing as npt
 from .sources import document_ranges
 
 SHINGLE_TOKENS = 13
+
+EXACT_BYTES = 100_000_000  # of training text: up to here every shingle is looked at, some 250 MB of hashes
 
 _CHUNK_BYTES = 1 << 20
 _SPACE, _WORD, _OTHER = 0, 1, 2
@@ -38,16 +42,23 @@ _KINDS = _byte_kinds()
 _VALUES = np.random.default_rng(13).integers(1, 1 << 63, size=256, dtype=np.uint64) * (_KINDS != _SPACE)
 
 
-def shingle_hashes(text: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+def sample_every(text_bytes: int) -> int:
+    """Return k such that one shingle in k of ``text_bytes`` of text is few enough to compare; 1 is all of them."""
+    return max(1, -(-text_bytes // EXACT_BYTES))
+
+
+def shingle_hashes(text: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], *, one_in: int = 1) -> npt.NDArray[np.uint64]:
     """Return one hash for every shingle of every document, in order of occurrence.
 
     Args:
         text: the documents one after another, uint8 ``[bytes]``; a memory map will do.
         offsets: where each document starts, and the end of the last, int64 ``[documents + 1]``.
+        one_in: above 1, only hashes below 2^64 / ``one_in`` are returned, the same shingles whatever the text.
 
     Returns:
         uint64 ``[shingles]``; a document of n tokens has max(0, n - 12) of them.
     """
+    ceiling = np.uint64((1 << 64) // one_in - 1 if one_in > 1 else (1 << 64) - 1)
     ranges = list(document_ranges(offsets, _CHUNK_BYTES))
     longest = max((int(offsets[stop] - offsets[first]) for first, stop in ranges), default=0)
     powers = _powers(_BASE, longest)
@@ -57,7 +68,8 @@ def shingle_hashes(text: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) 
         start, end = int(offsets[first]), int(offsets[stop])
         document_starts = offsets[first:stop] - start
         chunk = np.asarray(text[start:end])
-        parts.append(_chunk_hashes(chunk, document_starts[document_starts < len(chunk)], powers, inverse_powers))
+        hashes = _chunk_hashes(chunk, document_starts[document_starts < len(chunk)], powers, inverse_powers)
+        parts.append(hashes if one_in == 1 else hashes[hashes <= ceiling])
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
 
 

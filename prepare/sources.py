@@ -1,8 +1,8 @@
 """Where the text of a corpus comes from, as `prepare_corpus` sees it.
 
-A source is a list of projects, each with the hash of its bytes and the one split it belongs to, and a way to read the
-documents of a project. The list is known before anything is fetched, so a corpus that is already prepared is recognised
-without a network. Splitting by whole project is the rule: no project has documents in two splits.
+A source has a key, known without a network, that says which text it is: a corpus that is already prepared is recognised by
+it. Fetching gives the projects, each with the hash of its bytes and the one split it belongs to; then the documents of a
+project can be read. Splitting by whole project is the rule: no project has documents in two splits.
 """
 
 from __future__ import annotations
@@ -36,16 +36,35 @@ class Project:
             raise ValueError(f"project {self.name!r}: split is {self.split!r}, must be one of {', '.join(SPLITS)}")
 
 
+class FetchReport(Protocol):
+    """What a source calls while it fetches, with the fraction (0 to 1) that is done and, if it helps, what that means."""
+
+    def __call__(self, fraction: float, detail: str = "", /) -> None: ...
+
+
 class CorpusSource(Protocol):
     """What `prepare_corpus` builds a corpus from."""
 
     @property
-    def projects(self) -> tuple[Project, ...]:
-        """Every project, in the order in which its text is stored; known without fetching anything."""
+    def key(self) -> str:
+        """What identifies the text, known without a network and without reading much; other text has another key.
+
+        It begins with the kind of source and a colon.
+        """
         ...
 
-    def fetch(self, scratch: Path) -> None:
-        """Bring what is needed into the empty folder ``scratch``; it is deleted when the corpus is built.
+    @property
+    def max_overlap(self) -> float | None:
+        """The share (0 to 1) of the distinct 13-token shingles of a held-out project that may occur in train.
+
+        None: the share is only recorded.
+        """
+        ...
+
+    def fetch(self, scratch: Path, report: FetchReport) -> tuple[Project, ...]:
+        """Bring the text and return every project, in the order in which its text is stored; names are unique.
+
+        ``scratch`` is an empty folder that is deleted when the corpus is built.
 
         Raises:
             PrepareError: the text could not be fetched, or is not the text that was asked for.
@@ -53,7 +72,7 @@ class CorpusSource(Protocol):
         ...
 
     def documents(self, project: Project, scratch: Path) -> Iterator[str]:
-        """Yield the documents of ``project``, always the same ones in the same order."""
+        """Yield the documents of ``project``, always the same ones in the same order; called after `fetch`."""
         ...
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from autoresearch_mcp.prepare.corpus import Corpus, cache_root, corpus_path, open_corpus, prepare_corpus
+from autoresearch_mcp.prepare import overlap
+from autoresearch_mcp.prepare.building import prepare_corpus
+from autoresearch_mcp.prepare.corpus import Corpus, cache_root, corpus_path, open_corpus
 from autoresearch_mcp.prepare.errors import CorpusDamagedError, CorpusMissingError, OverlapError, PrepareError
 from autoresearch_mcp.prepare.files import exclusive_lock
 from autoresearch_mcp.prepare.sources import SPLITS
@@ -44,6 +46,7 @@ def test_a_prepared_corpus_holds_the_documents_of_whole_projects_unchanged(tiny_
 
 def test_the_manifest_records_sources_sizes_and_overlap(tiny_corpus: Corpus, tiny_source):
     manifest = tiny_corpus.manifest
+    assert manifest.source == tiny_source.key
     assert manifest.projects == tiny_source.projects
     assert manifest.bytes_per_token[257] == 1.0
     assert manifest.bytes_per_token[512] > 1.2
@@ -69,7 +72,7 @@ def test_preparing_again_does_no_work_and_opening_gives_the_same(tiny_corpus: Co
 
 def test_progress_names_the_stages_and_only_rises_to_one(tiny_source):
     steps: list[tuple[str, float]] = []
-    prepare_corpus("tiny", source=tiny_source, progress=lambda stage, fraction: steps.append((stage, fraction)))
+    prepare_corpus("tiny", source=tiny_source, progress=lambda stage, fraction, _detail: steps.append((stage, fraction)))
     assert list(dict.fromkeys(stage for stage, _ in steps)) == [
         *("download", "read", "overlap", "tokenizer", "measure", "encode", "done")
     ]
@@ -134,7 +137,7 @@ def test_other_sources_under_the_same_name_make_the_corpus_again(tiny_corpus: Co
 
 @pytest.mark.parametrize("stage", ["download", "tokenizer", "encode"])
 def test_an_interrupted_build_leaves_nothing_that_anyone_sees(tiny_source, cache: Path, stage: str):
-    def interrupt(reached: str, _fraction: float) -> None:
+    def interrupt(reached: str, _fraction: float, _detail: str) -> None:
         if reached == stage:
             raise KeyboardInterrupt
 
@@ -149,11 +152,10 @@ def test_an_interrupted_build_leaves_nothing_that_anyone_sees(tiny_source, cache
 def test_what_a_killed_build_left_is_removed_by_the_next(tiny_source, cache: Path):
     code = (
         "import os, signal, sys\n"
-        "from autoresearch_mcp.prepare.corpus import prepare_corpus\n"
-        "from autoresearch_mcp.prepare.sources import Project\n"
+        "from autoresearch_mcp.prepare.building import prepare_corpus\n"
         "class Killed:\n"
-        "    projects = (Project(name='a', version='1', sha256='0' * 64, split='train'),)\n"
-        "    def fetch(self, scratch): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    key, max_overlap = 'killed', None\n"
+        "    def fetch(self, scratch, report): os.kill(os.getpid(), signal.SIGKILL)\n"
         "prepare_corpus('tiny', source=Killed())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ}, check=False)
@@ -169,7 +171,7 @@ def test_a_second_builder_waits_and_then_finds_the_work_done(tiny_source, cache:
     second_steps: list[str] = []
     second: list[Corpus] = []
 
-    def on_step(stage: str, _fraction: float) -> None:
+    def on_step(stage: str, _fraction: float, _detail: str) -> None:
         second_steps.append(stage)
         waiting.set()
 
@@ -178,7 +180,7 @@ def test_a_second_builder_waits_and_then_finds_the_work_done(tiny_source, cache:
 
     thread = threading.Thread(target=build_second)
 
-    def start_second(stage: str, _fraction: float) -> None:
+    def start_second(stage: str, _fraction: float, _detail: str) -> None:
         if stage == "overlap" and not thread.ident:
             thread.start()
             assert waiting.wait(30)
@@ -204,6 +206,24 @@ def test_held_out_text_that_repeats_the_training_text_is_refused(tiny_source_cla
     with pytest.raises(OverlapError, match=r"\d\.\d\d% of the 13-token shingles of delta \(test\)"):
         prepare_corpus("tiny", source=source)
     assert names_in(cache) == {".tiny.lock"}
+
+
+def test_without_a_limit_what_repeats_is_only_recorded(tiny_source_class, monkeypatch: pytest.MonkeyPatch):
+    source = tiny_source_class()
+    source.max_overlap = None
+    source.texts["delta"] = source.texts["alpha"]
+    assert prepare_corpus("tiny", source=source).manifest.overlap_with_train["test"].distinct_share == 1.0
+    monkeypatch.setattr(overlap, "EXACT_BYTES", 4000)
+    source.texts["gamma"] = [*source.texts["gamma"], *source.texts["beta"]]
+    record = prepare_corpus("other", source=source).manifest.overlap_with_train["val"]
+    assert 0.3 < record.distinct_share < 0.7
+    assert record.sampled_share == 0.2
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_variable(tiny_source, cache: Path):
+    cache.write_text("a file, where the folder belongs")
+    with pytest.raises(PrepareError, match=f"{cache}, .* cannot be written .*AUTORESEARCH_CACHE"):
+        prepare_corpus("tiny", source=tiny_source)
 
 
 def test_a_split_without_text_is_refused(tiny_source_class):

@@ -16,6 +16,7 @@ def record(digit: str) -> SplitRecord:
 
 MANIFEST = Manifest(
     corpus_name="tiny",
+    source="tiny:1",
     projects=(Project(name="a", version="1", sha256="0" * 64, split="train"),),
     splits={"train": record("1"), "val": record("2"), "test": record("3")},
     tokenizer_sha256="a" * 64,
@@ -36,7 +37,9 @@ def test_a_saved_manifest_loads_as_the_same_manifest(tmp_path: Path):
 
 def test_the_corpus_id_follows_what_numbers_depend_on_and_nothing_else():
     assert len(MANIFEST.corpus_id) == 16
-    assert dataclasses.replace(MANIFEST, tool_versions={}, corpus_name="other").corpus_id == MANIFEST.corpus_id
+    assert (
+        dataclasses.replace(MANIFEST, tool_versions={}, corpus_name="other", source="elsewhere").corpus_id == MANIFEST.corpus_id
+    )
     assert dataclasses.replace(MANIFEST, tokenizer_sha256="b" * 64).corpus_id != MANIFEST.corpus_id
     other_val = {**MANIFEST.splits, "val": record("9")}
     assert dataclasses.replace(MANIFEST, splits=other_val).corpus_id != MANIFEST.corpus_id
@@ -48,6 +51,8 @@ def test_the_corpus_id_follows_what_numbers_depend_on_and_nothing_else():
         (lambda f: f.pop("tokenizer_sha256"), "'tokenizer_sha256' is missing"),
         (lambda f: f.update(tokenizer_sha256="xyz"), "must be 64 hex digits"),
         (lambda f: f.update(format_version=99), "format_version is 99"),
+        (lambda f: f.update(format_version=1), "format_version is 1"),
+        (lambda f: f.pop("source"), "'source' is missing"),
         (lambda f: f["splits"].pop("val"), "splits are"),
         (lambda f: f["splits"]["val"].update(text_bytes="100"), "text_bytes is '100'"),
         (lambda f: f["splits"].update(val=3), "an object with 'documents'"),

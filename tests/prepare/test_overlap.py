@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from autoresearch_mcp.prepare import overlap
-from autoresearch_mcp.prepare.overlap import SHINGLE_TOKENS, overlap_share, shingle_hashes
+from autoresearch_mcp.prepare.overlap import SHINGLE_TOKENS, overlap_share, sample_every, shingle_hashes
 
 TOKEN = re.compile(rb"[A-Za-z0-9_\x80-\xff]+|[^A-Za-z0-9_\x80-\xff \t\n\r\v\f]")
 
@@ -19,9 +19,9 @@ def naive_shingles(documents: list[bytes]) -> list[tuple[bytes, ...]]:
     return found
 
 
-def hashes_of(documents: list[bytes]) -> np.ndarray:
+def hashes_of(documents: list[bytes], one_in: int = 1) -> np.ndarray:
     offsets = np.cumsum([0, *map(len, documents)]).astype(np.int64)
-    return shingle_hashes(np.frombuffer(b"".join(documents), dtype=np.uint8), offsets)
+    return shingle_hashes(np.frombuffer(b"".join(documents), dtype=np.uint8), offsets, one_in=one_in)
 
 
 def random_documents(seed: int, count: int = 12) -> list[bytes]:
@@ -70,3 +70,31 @@ def test_nothing_overlaps_with_nothing():
     assert hashes_of([]).size == hashes_of([b""]).size == 0
     assert overlap_share(empty, hashes_of([b"a " * 20])) == 0.0
     assert overlap_share(hashes_of([b"a " * 20]), empty) == 0.0
+
+
+def test_a_sample_is_the_same_shingles_whatever_the_text_is_cut_from():
+    generator = random.Random(7)
+    words = [f"word{index}" for index in range(500)]
+    documents = [" ".join(generator.choices(words, k=2000)).encode() for _ in range(20)]
+    every = hashes_of(documents)
+    sample = hashes_of(documents, one_in=8)
+    assert set(sample.tolist()) == {value for value in every.tolist() if value < 2**64 // 8}
+    assert len(sample) == pytest.approx(len(every) / 8, rel=0.1)
+    assert np.concatenate([hashes_of([document], one_in=8) for document in documents]).tolist() == sample.tolist()
+
+
+@pytest.mark.parametrize("one_in", [4, 16])
+def test_the_share_of_a_sample_is_close_to_the_share_of_all(one_in: int):
+    generator = random.Random(3)
+    words = [f"word{index}" for index in range(500)]
+    shared, train, held_out = ([" ".join(generator.choices(words, k=300)).encode() for _ in range(n)] for n in (60, 200, 140))
+    exact, estimate = (
+        overlap_share(np.unique(hashes_of([*held_out, *shared], one_in=k)), np.sort(hashes_of([*train, *shared], one_in=k)))
+        for k in (1, one_in)
+    )
+    assert exact == pytest.approx(0.3, abs=0.001)
+    assert estimate == pytest.approx(exact, abs=0.02)
+
+
+def test_small_corpora_are_measured_exactly_and_large_ones_on_a_bounded_sample():
+    assert [sample_every(size) for size in (0, 45_000_000, 100_000_000, 100_000_001, 2_500_000_000)] == [1, 1, 1, 2, 25]

@@ -144,8 +144,8 @@ def test_a_file_that_is_no_ranks_file_is_refused_by_name(tmp_path: Path, fields:
 
 def test_importing_the_data_modules_pulls_in_nothing_heavy():
     code = (
-        "import sys, autoresearch_mcp.prepare.corpus as c\n"
-        "print([m for m in ('torch', 'numpy', 'tiktoken', 'rustbpe') if m in sys.modules])"
+        "import sys, autoresearch_mcp.prepare.building, autoresearch_mcp.prepare.catalog\n"
+        "print([m for m in ('torch', 'numpy', 'tiktoken', 'rustbpe', 'huggingface_hub', 'pyarrow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

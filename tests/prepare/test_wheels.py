@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from autoresearch_mcp.prepare import wheels as wheels_module
 from autoresearch_mcp.prepare.errors import DownloadError
 from autoresearch_mcp.prepare.sources import Project
 from autoresearch_mcp.prepare.wheels import WHEELS, WheelsSource, download_wheels, read_documents
@@ -45,7 +46,13 @@ def test_nine_wheels_are_pinned_by_hash_and_every_split_has_whole_projects():
     assert len({wheel.name for wheel in WHEELS}) == 9
     assert all(len(wheel.sha256) == 64 for wheel in WHEELS)
     assert {wheel.split for wheel in WHEELS} == {"train", "val", "test"}
-    assert WheelsSource().projects == WHEELS
+
+
+def test_other_pins_are_another_source(monkeypatch: pytest.MonkeyPatch):
+    key = WheelsSource().key
+    assert key.startswith("wheels:")
+    monkeypatch.setattr(wheels_module, "WHEELS", WHEELS[1:])
+    assert WheelsSource().key not in ("", key)
 
 
 def test_documents_are_the_text_files_in_order_with_their_bytes_unchanged(tmp_path: Path):
