@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .config import LabConfig
+from .environment import trainer_path
 from .errors import DecisionError, NotReadyError
 from .executor import Progress, RunLostError, RunResult, RunSpec
+from .isolation import acceptance
 from .lab import Lab
 from .ledger import result_to_json
 from .local_executor import lost_result
@@ -109,19 +112,33 @@ def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> Non
 def _dispatch_locked(lab: Lab) -> None:
     for run in lab.ledger.runs_in_state(RunState.RUNNING):
         _ingest(lab, run)
-    if lab.paused() is not None:
+    if not lab.may_run():
         return
     busy = {run.device for run in lab.ledger.runs_in_state(RunState.RUNNING)}
     for run in lab.ledger.runs_in_state(RunState.QUEUED):
-        if run.device not in busy:
+        device = _device_for(lab, run, busy)
+        if device is not None:
             try:
-                spec = _spec(lab, run)
+                spec = _spec(lab, run, device)
             except NotReadyError as error:  # its harness is gone: it can never be run
                 _finish(lab, run, lost_result(str(error)))
                 continue
-            busy.add(run.device)
-            lab.executor.submit(spec)  # known already: a process died before it recorded the start
-            lab.ledger.append("run_started", {"id": run.id, "attempt": run.attempt})
+            # It may have started before, on another device, by a process that died before it recorded that.
+            device = lab.executor.submit(spec)
+            busy.add(device)
+            lab.ledger.append("run_started", {"id": run.id, "attempt": run.attempt, "device": device})
+
+
+def _device_for(lab: Lab, run: Run, busy: set[str]) -> str | None:
+    """Return the device that a queued run starts on: one that no other lab uses, else one to wait for; None: all are taken."""
+    try:
+        left = [device for device in lab.devices.usable(_config(lab, run)) if device not in busy]
+    except NotReadyError:
+        return None  # not here and now; another server of this lab may see its GPUs
+    if len(left) > 1:
+        capacity = lab.executor.capacity()
+        left.sort(key=lambda device: capacity.get(device, (0, 1))[0] == 0)
+    return left[0] if left else None
 
 
 def _ingest(lab: Lab, run: Run) -> None:
@@ -152,7 +169,13 @@ def _measurement(val_bpb: float | None, standard_error: float | None) -> Measure
     return None if val_bpb is None else Measurement(val_bpb=val_bpb, standard_error=standard_error or 0.0)
 
 
-def _spec(lab: Lab, run: Run) -> RunSpec:
+def _config(lab: Lab, run: Run) -> LabConfig:
+    session = lab.ledger.session(lab.ledger.experiment(run.experiment).session)
+    assert session is not None
+    return lab.session_config(session)
+
+
+def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
     experiment = lab.ledger.experiment(run.experiment)
     session = lab.ledger.session(experiment.session)
     candidate = lab.ledger.blob(experiment.candidate_sha256)
@@ -160,6 +183,8 @@ def _spec(lab: Lab, run: Run) -> RunSpec:
     assert candidate is not None
     config = lab.session_config(session)
     profile = config.profile_facts
+    accepted = acceptance(lab.ledger, lab.isolation)
+    slots = len(lab.devices.usable(config))  # that many runs share this machine
     reference: tuple[float, ...] = ()
     if experiment.parent is not None:
         results = [parent_run.result for parent_run in lab.ledger.runs(experiment.parent)]
@@ -170,15 +195,15 @@ def _spec(lab: Lab, run: Run) -> RunSpec:
         harness=str(pinned_package(lab.state.harness, session.harness)),
         corpus=config.corpus_name,
         profile=config.profile,
-        device=run.device,
-        cores=cores(),
+        device=device,
+        cores=max(1, cores() // slots),
         seed=run.seed,
         clock=config.clock_kind,
         budget_seconds=config.budget.seconds,
         startup_seconds=config.budget.startup_seconds,
         scoring_seconds=config.budget.scoring_seconds,
         context_length=profile.context_length,
-        memory_mb=config.resolved_memory_mb(total_memory_mb()),
+        memory_mb=config.resolved_memory_mb(total_memory_mb() // slots),
         processes=config.limits.processes,
         disk_mb=config.limits.disk_mb,
         log_kb=config.limits.log_kb,
@@ -187,4 +212,7 @@ def _spec(lab: Lab, run: Run) -> RunSpec:
         window_bytes=profile.window_bytes,
         audits=profile.audits,
         reference_window_nats=reference,
+        python=None if config.trainer.python is None else trainer_path(config.trainer.python),
+        isolation=lab.isolation.level,
+        isolation_accepted_on=accepted.date if accepted else None,
     )

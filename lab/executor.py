@@ -23,7 +23,7 @@ class RunSpec:
     harness: str  # path of the pinned copy of lab/ and prepare/
     corpus: str  # name of the prepared corpus
     profile: str
-    device: str  # "cpu", "cuda:0"
+    device: str  # "cpu", or "cuda:" and the UUID of a GPU
     cores: int  # threads of the candidate, and the cores that core_seconds are counted on
     seed: int
     clock: Literal["wall", "core_seconds"]
@@ -40,6 +40,9 @@ class RunSpec:
     window_bytes: int
     audits: int
     reference_window_nats: tuple[float, ...] = ()  # the champion's claims: audits go where this run claims to beat them
+    python: str | None = None  # path of the interpreter that trains and scores; None: the runner's own
+    isolation: str = "process"  # the level that must hold; a runner that cannot give it does not run
+    isolation_accepted_on: str | None = None  # the date of the human's acceptance, where the level needs one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,14 @@ class RunResult:
     exit_code: int | None = None
     log_bytes: int = 0
     guarantees: Mapping[str, str] | None = None  # what was in force, and by which mechanism
+    device_name: str | None = None  # of a GPU, by its driver
+    driver_version: str | None = None
+    peak_gpu_memory_mb: float | None = None  # in use on the device above what was in use before, sampled by the runner
+    # As the candidate's process counted; advisory, like steps.
+    allocated_gpu_memory_mb: float | None = None  # torch's own maximum
+    train_tokens: int | None = None  # that the loader handed out
+    forward_flops_per_token: float | None = None  # of one forward over a full row, measured in the rehearsal
+    model_flops_utilisation: float | None = None  # 3 forwards for each token, against the best that the device can do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +104,11 @@ class Event:
 
 class Executor(Protocol):
     def capacity(self) -> Mapping[str, tuple[int, int]]:
-        """Return device -> (free slots, slots)."""
+        """Return device -> (free slots, slots); a slot that another lab uses is not free."""
         ...
 
-    def submit(self, spec: RunSpec) -> bool:
-        """Start a run, or queue it for its device; False when the ``run_id`` is already known."""
+    def submit(self, spec: RunSpec) -> str:
+        """Start a run, or queue it for its device. Returns the device: that of the first call where the ``run_id`` is known."""
         ...
 
     def cancel(self, run_id: str) -> None:

@@ -7,13 +7,13 @@ import time
 from contextlib import suppress
 
 from .candidate import check_candidate
+from .devices import device_kind
 from .dispatch import dispatch, judge_experiment, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
 from .executor import RunResult
 from .files import sha256_hex, write_atomically
 from .lab import Lab
 from .ledger import StaleChampionError, result_to_json
-from .machine import device_of
 from .paths import TRAIN_FILE
 from .records import Experiment, Session
 from .states import Decision, Outcome, RunState, Verdict
@@ -31,7 +31,9 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
     Calling again with the same bytes while it is undecided returns the same experiment.
     Raises `CandidateError` for what cannot be a fair experiment; no device time is used then.
     """
+    lab.require_isolation()
     session = lab.session()
+    lab.trainer(lab.session_config(session))
     description, hypothesis = description.strip(), hypothesis.strip()
     if not 3 <= len(description) <= MAX_DESCRIPTION:
         raise CandidateError(f"description has {len(description)} characters; say in 3 to {MAX_DESCRIPTION} what changed.")
@@ -92,7 +94,7 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
                 "id": f"{experiment_id}.1",
                 "experiment": experiment_id,
                 "seed": secrets.randbelow(2**31),
-                "device": device_of(lab.session_config(session).profile),
+                "device": device_kind(lab.session_config(session)),
             },
         )
     _ensure_ref(lab, lab.ledger.experiment(experiment_id))

@@ -17,11 +17,15 @@ from ..prepare.files import exclusive_lock
 from . import machine
 from .candidate import MAX_SOURCE_BYTES
 from .config import CONFIG_NAME, LabConfig, load_config
+from .devices import CUDA, Devices, GpuDriver, device_kind
+from .environment import TrainerPython, require_cuda, trainer_python
 from .errors import GitError, NotReadyError
 from .executor import Executor
 from .files import read_regular_file, sha256_hex
 from .git import GitRepository, validate_tag
 from .identity import Identity, establish_identity, known_labs
+from .isolation import Isolation, is_allowed, require_allowed
+from .isolation import probe as probe_isolation
 from .ledger import Ledger
 from .local_executor import LocalExecutor
 from .paths import PROGRAM_FILE, TRAIN_FILE, StatePaths, WorkspacePaths
@@ -36,8 +40,20 @@ _PROGRAM_BYTES = 262_144
 class Lab:
     """An open lab. Make it with `Lab.open`; close it when done (runs go on)."""
 
-    def __init__(self, *, root: Path, git: GitRepository, identity: Identity, ledger: Ledger, executor: Executor) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path,
+        git: GitRepository,
+        identity: Identity,
+        ledger: Ledger,
+        executor: Executor,
+        devices: Devices,
+        isolation: Isolation,
+    ) -> None:
         self.root = root
+        self.isolation = isolation
+        self.devices = devices
         self.workspace = WorkspacePaths(root)
         self.git = git
         self.id = identity.id
@@ -48,9 +64,19 @@ class Lab:
         self._budget_seconds: float | None = None
 
     @classmethod
-    def open(cls, folder: Path, *, budget_seconds: float | None = None, renew_identity: bool = False) -> Lab:
+    def open(
+        cls,
+        folder: Path,
+        *,
+        budget_seconds: float | None = None,
+        renew_identity: bool = False,
+        isolation: Isolation | None = None,
+        gpu_driver: GpuDriver | None = None,
+    ) -> Lab:
         """Open the lab around ``folder``; the first opening gives it its identity and pins its harness.
 
+        ``isolation`` is what candidates get instead of what this machine offers (at most that); ``gpu_driver`` is asked for
+        GPUs instead of NVIDIA's.
         ``budget_seconds`` is the human's choice for the sessions that this process starts, instead of the file's.
         Raises `NotReadyError` where there is no lab; the text names the command that makes one.
         """
@@ -61,7 +87,7 @@ class Lab:
                 f"{root} holds {CONFIG_NAME} but is not the top of its git repository ({git.root}). "
                 f"A lab is a repository of its own: run `autoresearch init {root}`"
             )
-        config = load_config(root / CONFIG_NAME)
+        load_config(root / CONFIG_NAME)  # a wrong file is told at once
         with exclusive_lock(git.common_dir / "autoresearch.lock"):  # the first opening happens once
             identity = establish_identity(git.common_dir, root, renew=renew_identity)
             ledger = Ledger(identity.state.ledger)
@@ -69,8 +95,17 @@ class Lab:
                 with ledger.transaction():
                     ledger.append("lab_created", {"lab": identity.id, "root": str(root)})
                     ledger.append("harness_pinned", {"sha256": pin_harness(identity.state.harness)})
-        executor = LocalExecutor(identity.state, devices=[machine.device_of(config.profile)])
-        lab = cls(root=root, git=git, identity=identity, ledger=ledger, executor=executor)
+        devices = Devices(gpu_driver)
+        executor = LocalExecutor(identity.state, devices=devices)
+        lab = cls(
+            root=root,
+            git=git,
+            identity=identity,
+            ledger=ledger,
+            executor=executor,
+            devices=devices,
+            isolation=probe_isolation() if isolation is None else isolation,
+        )
         lab._budget_seconds = budget_seconds
         return lab
 
@@ -133,6 +168,7 @@ class Lab:
         Without a ``tag``, goes on with the newest session if its numbers are still comparable, else begins one named after
         today. Raises `NotReadyError` when the corpus is not prepared, or when ``tag`` exists in another comparability group.
         """
+        self.require_isolation()
         with self.ledger.transaction():  # two that begin at once do not take the same name
             session, is_new = self._start_session(tag, researcher)
         self.align_branch(session)
@@ -216,6 +252,11 @@ class Lab:
         self.git.update_ref(session.branch, wanted, found)
         return None
 
+    @property
+    def started_session(self) -> str | None:
+        """The tag of the session that this process was told to work in, by whichever of its clients."""
+        return self._session_tag
+
     # -- going on, or not -------------------------------------------------------------------------------------------------
 
     def paused(self) -> str | None:
@@ -225,6 +266,14 @@ class Lab:
             return None
         reason = f": {event.body['reason']}" if event.body["reason"] else ""
         return f"the human paused it at {time.strftime('%Y-%m-%d %H:%M', time.localtime(event.at))}{reason}"
+
+    def require_isolation(self) -> None:
+        """Raise `NotReadyError` where candidates are not isolated and the human has not accepted that."""
+        require_allowed(self.ledger, self.isolation, self.root)
+
+    def may_run(self) -> bool:
+        """True while runs may start: nobody paused the lab, and the isolation is there or was accepted to be missing."""
+        return self.paused() is None and is_allowed(self.ledger, self.isolation)
 
     def stop_reason(self, session: Session) -> str | None:
         """Return which stop rule the session has met, or None while it may go on."""
@@ -266,6 +315,7 @@ class Lab:
         except PrepareError as error:
             # An agent's shell has no virtual environment on its path: name the program as it can be called.
             raise NotReadyError(str(error).replace("`autoresearch ", f"`{machine.command_path()} ")) from error
+        python = self.trainer(config)
         return {
             "corpus": corpus_id,
             "profile": config.profile,
@@ -275,10 +325,19 @@ class Lab:
             "windows": hashlib.sha256(self.state.validation_secret.read_bytes()).hexdigest()[:16],
             "budget_seconds": config.budget.seconds,
             "clock": config.clock_kind,
-            "device": machine.device_class(config.profile),
-            "torch": machine.torch_version(),
+            "device": self.devices.device_class(config),
+            "python": python.python,
+            "torch": python.torch,
             "harness": self.harness(),
         }
+
+    def trainer(self, config: LabConfig) -> TrainerPython:
+        """Return the Python that trains; raises `NotReadyError` where runs of ``config`` cannot start: no device, no Python."""
+        self.devices.usable(config)
+        python = trainer_python(config.trainer.python)
+        if device_kind(config) == CUDA:
+            require_cuda(python)
+        return python
 
     def comparability_group(self, config: LabConfig | None = None) -> str:
         """Return the short name of these conditions; numbers of different groups are never compared."""

@@ -51,6 +51,7 @@ class Ledger:
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA fullfsync=ON")  # macOS: its fsync alone leaves the data in the drive's cache
         self._db.execute("PRAGMA foreign_keys=ON")
         self._create_or_check_schema()
 

@@ -82,6 +82,8 @@ def _run_queued(db: sqlite3.Connection, event: dict[str, Any], at: float) -> Non
 
 def _run_started(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
     _move_run(db, event["id"], RunState.RUNNING)
+    if "device" in event:  # the first versions bound a run to its device when it was queued
+        db.execute("UPDATE runs SET device = ? WHERE id = ?", (event["device"], event["id"]))
 
 
 def _run_retried(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
@@ -124,6 +126,7 @@ APPLY: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any], float], None]]
     "harness_pinned": _only_recorded,
     "lab_paused": _only_recorded,
     "lab_resumed": _only_recorded,
+    "isolation_accepted": _only_recorded,
     "rules_accepted": _rules_accepted,
     "session_started": _session_started,
     "session_rebased": _session_rebased,

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import psutil
 
+from .devices import Devices
 from .executor import Event, Progress, RunLostError, RunResult, RunSpec
 from .jsonfiles import read_json
 from .locks import locked_if_free, try_lock
-from .paths import RunPaths, StatePaths
+from .paths import RunPaths, StatePaths, device_lock_path
 from .referee.specfile import read_result, write_spec
+from .referee.tracing import MARK_VARIABLE, environment_of
 from .states import Outcome, RunState
 
 _POLL_SECONDS = 0.1
@@ -33,9 +35,9 @@ _LAST_WORDS_BYTES = 500
 class LocalExecutor:
     """The embedded executor; implements `lab.executor.Executor`."""
 
-    def __init__(self, state: StatePaths, *, devices: Sequence[str]) -> None:
+    def __init__(self, state: StatePaths, *, devices: Devices) -> None:
         self._state = state
-        self._devices = tuple(devices)
+        self._devices = devices
         self._events: list[Event] = []
         self._read_bytes: dict[str, int] = {}
         self._ended: set[str] = set()
@@ -47,22 +49,26 @@ class LocalExecutor:
             for run_id, state in self.attach().items()
             if state is not RunState.FINISHED
         }
-        return {device: (0 if device in busy else 1, 1) for device in self._devices}
+        slots = {}
+        for device in self._devices.all():
+            with locked_if_free(device_lock_path(device)) as free:  # held by runs of this user's other labs, too
+                slots[device] = (int(free and device not in busy), 1)
+        return slots
 
-    def submit(self, spec: RunSpec) -> bool:
+    def submit(self, spec: RunSpec) -> str:
         paths = self._state.run(spec.run_id)
         paths.root.mkdir(mode=0o700, exist_ok=True)
         lock_fd = try_lock(paths.runner_lock)
         if lock_fd is None:
-            return False
+            return self._device_of(paths, spec)
         try:
             if paths.spec.exists():
-                return False
+                return self._device_of(paths, spec)
             write_spec(paths, spec)
             self._launch(spec, paths, lock_fd)
         finally:
             os.close(lock_fd)
-        return True
+        return spec.device
 
     def cancel(self, run_id: str) -> None:
         self._paths(run_id).cancel.touch()
@@ -139,6 +145,10 @@ class LocalExecutor:
             raise KeyError(f"no run {run_id!r} in {self._state.runs}")
         return paths
 
+    def _device_of(self, paths: RunPaths, spec: RunSpec) -> str:
+        """Return the device of a run that was submitted before, whatever this second spec says."""
+        return (read_json(paths.spec) or {}).get("device", spec.device)
+
     def _launch(self, spec: RunSpec, paths: RunPaths, lock_fd: int) -> None:
         """Start the runner from the pinned harness. It inherits the lock, so there is no moment when nobody holds it."""
         starter = Path(spec.harness) / "lab" / "referee" / "__main__.py"
@@ -186,13 +196,20 @@ class LocalExecutor:
 
 
 def _end_orphans(paths: RunPaths) -> None:
-    """End what a killed runner left behind: the sessions that it started, and whatever works in the run's folder."""
-    root, sessions = paths.root.resolve(), set((read_json(paths.processes) or {}).get("sessions", []))
+    """End what a killed runner left behind: the sessions that it started, what works in the run's folder or has its mark."""
+    known = read_json(paths.processes) or {}
+    root, sessions, marks = paths.root.resolve(), set(known.get("sessions", [])), set(known.get("marks", []))
     for process in psutil.process_iter():
+        # Each sign by itself: a system may hide one and show another.
+        belongs = environment_of(process).get(MARK_VARIABLE) in marks
         with suppress(psutil.Error, OSError):
-            if Path(process.cwd()).is_relative_to(root) or (
+            belongs = belongs or Path(process.cwd()).is_relative_to(root)
+        with suppress(psutil.Error, OSError):
+            belongs = belongs or (
                 os.getsid(process.pid) in sessions and process.create_time() >= paths.spec.stat().st_mtime - 1.0
-            ):
+            )
+        if belongs:
+            with suppress(psutil.Error):
                 process.kill()
 
 

@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -31,22 +30,10 @@ def total_memory_mb() -> int:
     return psutil.virtual_memory().total >> 20
 
 
-def torch_version() -> str:
-    """Return the version of the torch that trains, from its metadata."""
-    return version("torch")
-
-
-def device_of(profile: str) -> str:
-    """Return the torch device that a profile trains on."""
-    return "cpu" if profile == "cpu" else "cuda:0"
-
-
-def device_class(profile: str) -> str:
-    """Return the kind of device, such as "AMD EPYC 9634 (avx512_bf16), 2 cores"; kinds are never compared."""
-    if profile == "cpu":
-        name, instructions = _processor()
-        return f"{name} ({instructions}), {cores()} cores"
-    return _gpu_name() or "no GPU"
+def processor() -> str:
+    """Return the kind of processor, such as "AMD EPYC 9634 (avx512_bf16), 2 cores"."""
+    name, instructions = _processor()
+    return f"{name} ({instructions}), {cores()} cores"
 
 
 def _processor() -> tuple[str, str]:
@@ -60,11 +47,14 @@ def _processor() -> tuple[str, str]:
             elif key.strip().lower() in ("flags", "features"):
                 flags = set(value.split())
                 break
+    elif sys.platform == "darwin":
+        name = _apple_chip() or name
     return name, next((kind for kind in _INSTRUCTIONS if kind in flags), "baseline instructions")
 
 
-def _gpu_name() -> str | None:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]
+def _apple_chip() -> str | None:
+    """Return such as "Apple M2 Pro"; `platform` calls every one of them "arm"."""
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -64,7 +64,7 @@ def load_model(data: bytes, device: str) -> torch.nn.Module:
     return model.to(device).eval()
 
 
-def try_model(path: Path, length: int, device: str) -> None:
+def try_model(path: Path, length: int, device: str) -> torch.nn.Module:
     """Load a saved model and run it once on random tokens, int64 [1, length]; raises what the scorer would meet."""
     model = load_model(path.read_bytes(), device)
     inputs = torch.randint(256, (1, length), device=device)
@@ -73,6 +73,7 @@ def try_model(path: Path, length: int, device: str) -> None:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 3 or tuple(logits.shape[:2]) != (1, length):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise TypeError(f"model(idx) must return logits of shape (1, {length}, vocabulary); it returned {got}")
+    return model
 
 
 def describe_unserialisable(model: torch.nn.Module, error: Exception) -> str:

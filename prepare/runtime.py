@@ -48,6 +48,8 @@ _clock: mmap.mmap | None = None  # one float64 that the referee keeps writing: s
 _last_seconds_left = math.inf
 _seconds_to_save = 0.0
 _last_report = -math.inf
+_train_tokens = 0  # that the loader has handed out
+_forward_flops_per_token: float | None = None  # as rehearsed
 
 
 def synthetic_batch(B: int, T: int) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
@@ -62,7 +64,7 @@ def rehearse(model: torch.nn.Module) -> None:
     Call it before the data is opened: what cannot be handed over fails here in seconds, not after the budget. Also
     measures how long saving takes, which `seconds_left` then sets aside. Ends the process with the reason on failure.
     """
-    global _seconds_to_save
+    global _seconds_to_save, _forward_flops_per_token
     path = _scratch / "rehearsal.pkl"
     started = time.monotonic()
     try:
@@ -70,10 +72,11 @@ def rehearse(model: torch.nn.Module) -> None:
     except Exception as error:  # noqa: BLE001 - whatever pickling a candidate's object raises is the answer
         sys.exit(f"rehearse: the model cannot be handed over: {describe_unserialisable(uncompiled(model), error)}")
     _seconds_to_save = 2 * (time.monotonic() - started) + 0.05
-    problem = _rehearsal.run(path)
+    rehearsed = _rehearsal.run(path)
     path.unlink(missing_ok=True)
-    if problem is not None:
-        sys.exit(f"rehearse: the model does not work in a fresh process, where it is scored:\n{problem}")
+    if rehearsed.problem is not None:
+        sys.exit(f"rehearse: the model does not work in a fresh process, where it is scored:\n{rehearsed.problem}")
+    _forward_flops_per_token = rehearsed.forward_flops_per_token
 
 
 def make_dataloader(
@@ -118,8 +121,18 @@ def report(step: int, **metrics: float) -> None:
 
 def evaluate_bpb(model: torch.nn.Module, tokenizer: Tokenizer, batch_size: int) -> NoReturn:
     """Hand the model over to the referee and end this process. The val_bpb is certified elsewhere; see `history`."""
+    allocated_mb = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else None  # before saving
     save_model(model, _scratch / "model.pkl")
-    _channel.send({"type": "handoff", "vocab_size": tokenizer.vocab_size, "batch_size": int(batch_size)})
+    _channel.send(
+        {
+            "type": "handoff",
+            "vocab_size": tokenizer.vocab_size,
+            "batch_size": int(batch_size),
+            "train_tokens": _train_tokens,
+            "forward_flops_per_token": _forward_flops_per_token,
+            "allocated_gpu_memory_mb": allocated_mb,
+        }
+    )
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -148,8 +161,10 @@ def _open_tokens(vocab_size: int) -> np.ndarray:
 def _tensors(
     batches: Iterator[tuple[np.ndarray, np.ndarray, int]],
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    global _train_tokens
     pinned = DEVICE != "cpu"
     for inputs, targets, epoch in batches:
+        _train_tokens += inputs.size
         x, y = torch.from_numpy(inputs), torch.from_numpy(targets)
         if pinned:
             x, y = x.pin_memory().to(DEVICE, non_blocking=True), y.pin_memory().to(DEVICE, non_blocking=True)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from prepare.channel import Channel, ChannelClosedError, Frame
-from prepare.handoff import load_model, try_model
+from prepare.handoff import load_model
 
 _MESSAGE_LIMIT = 2000
 
@@ -39,6 +39,7 @@ def serve(channel: Channel, device: str) -> None:
             frame = channel.receive()
         except ChannelClosedError:
             return
+        message = ""
         try:
             if frame.header["type"] == "load":
                 with os.fdopen(frame.fds[0], "rb") as file:
@@ -48,8 +49,23 @@ def serve(channel: Channel, device: str) -> None:
             assert model is not None, "load comes first"
             answer = bulk(model, frame, device) if frame.header["type"] == "bulk" else audit(model, frame, device)
             channel.send({"type": "answer", "shape": list(answer.shape)}, memoryview(answer.tobytes()))
-        except Exception:  # noqa: BLE001 - whatever the candidate's model raises is reported, never trusted
-            channel.send({"type": "error", "message": traceback.format_exc()[-_MESSAGE_LIMIT:]})
+            continue
+        except Exception as error:  # noqa: BLE001 - whatever the candidate's model raises is reported, never trusted
+            if frame.header["type"] == "load" or not is_out_of_memory(error):
+                message = traceback.format_exc()[-_MESSAGE_LIMIT:]
+        # The exception is gone, and with it what its frames held.
+        if message:
+            channel.send({"type": "error", "message": message})
+        else:
+            if device != "cpu":
+                torch.cuda.empty_cache()
+            channel.send({"type": "out_of_memory"})
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether fewer rows at once could help; torch has a class for it on GPUs, and only a text on CPUs."""
+    texts = ("out of memory", "ALLOC_FAILED", "allocate memory", "not enough memory")
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
 
 
 @torch.inference_mode()
@@ -115,7 +131,9 @@ def _die_with_parent() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--rehearse":
-        try_model(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+        from prepare.rehearsal import rehearse_here
+
+        print(f"\n{rehearse_here(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])}")
     else:
         pairs = (argument.split(":", maxsplit=1) for argument in sys.argv[2:])
         part({int(fd): Path(folder) for fd, folder in pairs}, sys.argv[1])

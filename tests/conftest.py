@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.scaffold import create_lab
-from autoresearch_mcp.prepare.corpus import prepare_corpus
-from autoresearch_mcp.prepare.sources import Project
+from autoresearch_mcp.prepare.building import prepare_corpus
+from autoresearch_mcp.prepare.sources import FetchReport, Project
 
 TRAIN_PY = '''\
 """A small honest candidate: embeddings of the last token, trained for a moment."""
@@ -63,13 +65,16 @@ _WORDS = [
 class WordsSource:
     """A corpus of random sentences: words enough for a vocabulary of 2048, and never the same 13 in a row."""
 
+    key = "words:1"
+    max_overlap = 0.01
     projects = tuple(
         Project(name=name, version="1", sha256=f"{index:064x}", split=split)
         for index, (name, split) in enumerate([("one", "train"), ("two", "val"), ("three", "test")])
     )
 
-    def fetch(self, scratch: Path) -> None:
+    def fetch(self, scratch: Path, report: FetchReport) -> tuple[Project, ...]:
         """Nothing to fetch: the text is made here."""
+        return self.projects
 
     def documents(self, project: Project, scratch: Path) -> Iterator[str]:
         words = random.Random(project.name)
@@ -131,6 +136,15 @@ def lab(make_lab: MakeLab) -> Lab:
     lab = make_lab()
     lab.start_session(None, "tester")
     return lab
+
+
+@pytest.fixture
+def still(lab: Lab) -> Iterator[Lab]:
+    """A lab in which nothing is dispatched: results are recorded by hand."""
+    hold = try_lock(lab.state.dispatch_lock)
+    assert hold is not None
+    yield lab
+    os.close(hold)
 
 
 @pytest.fixture(scope="session")

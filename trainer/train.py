@@ -75,7 +75,8 @@ WARMDOWN_FRACTION = 0.5  # falling learning rate
 FINAL_LR_FRACTION = 0.0  # learning rate at the very end, as a fraction of its peak
 
 # Arithmetic
-BF16 = torch.device(DEVICE).type != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # emulated: 15x slower
+CPU_BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # elsewhere emulated: 15x slower
+BF16 = CPU_BF16 if DEVICE == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)  # from Ampere on
 COMPUTE_DTYPE = torch.bfloat16 if BF16 else torch.float32  # activations; parameters are always float32
 PLAIN_ATTENTION = CPU and BF16  # softmax(QK)V spelled out instead of the fused kernel
 COMPILE_FROM_SECONDS = 60 if BF16 else 300  # torch.compile only pays back on budgets at least this long

@@ -30,19 +30,24 @@ from ...prepare.channel import Channel, ChannelClosedError, Frame, ProtocolError
 from ...prepare.corpus import Corpus, open_corpus
 from ...prepare.settings import CandidateSettings
 from ...prepare.tokenizer import VOCAB_SIZES
+from ..devices import NvmlDriver
 from ..executor import RunResult, RunSpec
+from ..isolation import LEVELS, IsolationLevel, label
 from ..jsonfiles import write_json
 from ..locks import try_lock
 from ..paths import RunPaths, device_lock_path
 from ..states import Outcome
 from . import sandbox
+from .advisory import advisory_numbers, model_flops_utilisation
 from .clock import BudgetClock
+from .gpu_meter import GpuMeter
 from .log import CappedLog
 from .processes import END_SECONDS, ProcessTree, adopt_orphans
 from .reports import Reports
 from .scorer import InvalidModelError, Score, Scorer
 from .scratch import folder_bytes, remove_folder
 from .specfile import read_spec, write_result
+from .tracing import MARK_VARIABLE, Trace
 from .windows import draw_windows, encode_rows
 from .workers import NAMES, ScoringWorkers, WorkerError
 
@@ -50,6 +55,8 @@ TICK_SECONDS = 0.1
 _SEND_SECONDS = 0.5  # a candidate that does not read its answers waits for nobody else
 _MAX_OPENINGS = 4 * len(VOCAB_SIZES)  # an honest file opens each vocabulary once
 _REASON_CHARACTERS = 2000
+_LOGITS_BYTES, _GPU_LOGITS_BYTES = 256 << 20, 1 << 30  # of one scoring batch; several copies of it live at once
+_SCORING_CHECK_SECONDS = 1.0
 _SECONDS = struct.Struct("<d")
 
 
@@ -69,10 +76,13 @@ def run(folder: Path) -> None:
     for fd in (1, 2):
         os.dup2(output, fd)
     spec = read_spec(paths)
-    adopt_orphans()
+    isolated = _isolate(spec)
     started = time.monotonic()
     runner = Runner(spec, paths)
     try:
+        if not isolated:
+            reason = f"the isolation {spec.isolation!r}, which the run was promised, does not exist here"
+            raise RunEndedError(Outcome.LOST, reason)
         device_lock = _wait_for_device(spec, paths)
         try:
             fields = runner.execute()
@@ -82,6 +92,11 @@ def run(folder: Path) -> None:
         fields = {"outcome": ended.outcome, "reason": ended.reason, **runner.facts()}
     remove_folder(paths.scratch)
     write_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
+
+
+def _isolate(spec: RunSpec) -> bool:
+    """Give this process the isolation level of the spec; False where it cannot."""
+    return spec.isolation == IsolationLevel.NONE or (spec.isolation == IsolationLevel.PROCESS and adopt_orphans())
 
 
 def _wait_for_device(spec: RunSpec, paths: RunPaths) -> int:
@@ -118,9 +133,12 @@ class Runner:
         self._corpus: Corpus = open_corpus(spec.corpus)
         self._log = CappedLog(paths.log, limit_bytes=spec.log_kb * 1024)
         self._reports = Reports(paths)
-        limits = sandbox.Limits(memory_mb=spec.memory_mb, file_mb=spec.disk_mb)
+        limits = sandbox.limits_of(spec)
         self._limits = limits
-        self._workers = ScoringWorkers(spec, paths, limits)
+        self._marks = (secrets.token_hex(16), secrets.token_hex(16))  # of the candidate's and of the scoring processes
+        self._workers = ScoringWorkers(spec, paths, limits, mark=self._marks[1])
+        self._gpu: GpuMeter | None = None
+        self._next_scoring_check = 0.0
         self._vocab_sizes = self._corpus.manifest.vocab_sizes
         self._training: _Training | None = None
         self._scoring_seconds: float | None = None
@@ -132,13 +150,15 @@ class Runner:
         """Train, end, score. Returns the fields of a scored result; raises `RunEndedError` for everything else."""
         self._reports.phase("starting")
         self._prepare_folder()
+        if self._spec.device != "cpu":
+            self._gpu = GpuMeter(self._spec.device, NvmlDriver())
         try:
             self._train()
             assert self._training is not None
             score = self._score(self._training.handoff or {})
         finally:
             self._workers.end()
-            ProcessTree(None, set()).kill()
+            self._tree(None, set(), *self._marks).kill()
         return {
             "outcome": Outcome.SCORED,
             "reason": "scored",
@@ -157,8 +177,9 @@ class Runner:
         facts: dict = {
             "steps": self._reports.last_step,
             "log_bytes": self._log.total_bytes,
-            "guarantees": dict(sandbox.GUARANTEES),
+            "guarantees": self._guarantees(),
             "scoring_seconds": self._scoring_seconds,
+            **({} if self._gpu is None else self._gpu.facts()),
         }
         training = self._training
         if training is None:
@@ -166,13 +187,15 @@ class Runner:
         facts["exit_code"] = training.process.returncode
         facts["peak_memory_mb"] = round(training.tree.peak_memory_bytes / 2**20, 1)
         if training.handoff is not None:
-            facts["vocab_size"] = training.handoff["vocab_size"]
+            facts |= {name: value for name, value in training.handoff.items() if name != "batch_size"}
         if training.start is not None and training.end is not None:
             wall, cpu = training.end - training.start, training.cpu_seconds - training.cpu_at_start
             facts["startup_seconds"] = round(training.start - training.began, 3)
             facts["wall_seconds"] = round(wall, 3)
             facts["cpu_seconds"] = round(cpu, 3)
             facts["elapsed_seconds"] = round(self._clock.elapsed(wall_seconds=wall, cpu_seconds=cpu), 3)
+            name = None if self._gpu is None else self._gpu.device_name
+            facts["model_flops_utilisation"] = model_flops_utilisation(facts, seconds=wall, device_name=name)
         return facts
 
     def _train(self) -> None:
@@ -184,8 +207,10 @@ class Runner:
         process = self._start_candidate(theirs.fileno(), write_end)
         theirs.close()
         os.close(write_end)
-        training = self._training = _Training(process=process, tree=ProcessTree(process.pid, self._workers.pids))
-        write_json(self._paths.processes, {"sessions": [process.pid, *self._workers.pids]})  # each leads a session
+        tree = self._tree(process.pid, self._workers.pids, self._marks[0])
+        training = self._training = _Training(process=process, tree=tree)
+        sessions = [process.pid, *self._workers.pids]  # each leads one
+        write_json(self._paths.processes, {"sessions": sessions, "marks": self._marks})
         try:
             self._watch(training, ours, read_end)
         finally:
@@ -255,7 +280,7 @@ class Runner:
             vocab_size, batch_size = header.get("vocab_size"), header.get("batch_size")
             if type(vocab_size) is not int or vocab_size not in self._vocab_sizes or type(batch_size) is not int:
                 raise RunEndedError(Outcome.INVALID, f"evaluate_bpb named an unknown vocabulary of {vocab_size!r}")
-            training.handoff = {"vocab_size": vocab_size, "batch_size": batch_size}
+            training.handoff = {"vocab_size": vocab_size, "batch_size": batch_size, **advisory_numbers(header)}
 
     def _hand_over_data(self, training: _Training, channel: Channel, vocab_size: object) -> None:
         """Start the clock, then pass the tokens; building them, and waiting for the scorers, comes before."""
@@ -309,13 +334,16 @@ class Runner:
             self._reports.progress("training", self._elapsed(training), max(left, 0.0))
             if self._clock.expired(wall_seconds=wall, cpu_seconds=cpu):
                 raise RunEndedError(Outcome.TIMED_OUT, self._overrun_reason())
-        limit_bytes = spec.memory_mb << 20
-        if memory_bytes > limit_bytes and training.tree.proportional_memory_bytes() > limit_bytes:
-            raise RunEndedError(Outcome.CRASHED, f"used more than {spec.memory_mb} MB of memory ([limits] memory_mb)")
+        self._check_memory(training.tree, memory_bytes)
         if processes > spec.processes:
             raise RunEndedError(Outcome.CRASHED, f"started more than {spec.processes} processes ([limits] processes)")
         if folder_bytes(self._paths.scratch, limit_bytes=spec.disk_mb << 20) > spec.disk_mb << 20:
             raise RunEndedError(Outcome.CRASHED, f"wrote more than {spec.disk_mb} MB to disk ([limits] disk_mb)")
+
+    def _check_memory(self, tree: ProcessTree, memory_bytes: int) -> None:
+        limit_bytes = self._spec.memory_mb << 20
+        if memory_bytes > limit_bytes and tree.proportional_memory_bytes() > limit_bytes:
+            raise RunEndedError(Outcome.CRASHED, f"used more than {self._spec.memory_mb} MB of memory ([limits] memory_mb)")
 
     def _overrun_reason(self) -> str:
         return (
@@ -324,6 +352,8 @@ class Runner:
         )
 
     def _measure(self, training: _Training) -> tuple[int, int]:
+        if self._gpu is not None:
+            self._gpu.sample()
         cpu_seconds, memory_bytes, processes = training.tree.sample()
         training.cpu_seconds = max(training.cpu_seconds, cpu_seconds)
         if training.end is not None:
@@ -385,6 +415,8 @@ class Runner:
             audit=audit,
             deadline=began + spec.scoring_seconds,
             on_progress=self._on_scoring_progress,
+            logits_bytes=_LOGITS_BYTES if spec.device == "cpu" else _GPU_LOGITS_BYTES,
+            side_by_side=spec.device == "cpu",
         )
         model_fds = self._open_model_twice()
         try:
@@ -408,6 +440,10 @@ class Runner:
     def _on_scoring_progress(self, share: float | None) -> None:
         if self._paths.cancel.exists():
             raise RunEndedError(Outcome.CANCELLED, "cancelled by cancel_experiment")
+        if self._limits.memory_mb is None and time.monotonic() >= self._next_scoring_check:
+            self._next_scoring_check = time.monotonic() + _SCORING_CHECK_SECONDS
+            tree = self._tree(None, set(), *self._marks)
+            self._check_memory(tree, tree.sample()[1])
         if share is not None:
             self._reports.progress("scoring", share, None)
 
@@ -431,7 +467,16 @@ class Runner:
             raise RunEndedError(Outcome.INVALID, "the handed-over model is not a regular file of an acceptable size")
         return fd
 
+    def _guarantees(self) -> dict[str, str]:
+        isolation = LEVELS.get(self._spec.isolation)
+        named = {} if isolation is None else {"isolation": label(isolation, self._spec.isolation_accepted_on)}
+        return {**sandbox.guarantees(self._spec.device), **named}
+
     # -- processes and files ----------------------------------------------------------------------------------------------
+
+    def _tree(self, root_pid: int | None, spared: set[int], *marks: str) -> ProcessTree:
+        trace = Trace(marks) if self._spec.isolation == IsolationLevel.NONE else None
+        return ProcessTree(root_pid, spared, trace)
 
     def _prepare_folder(self) -> None:
         for folder in ("tmp", *NAMES):
@@ -458,9 +503,14 @@ class Runner:
             channel_fd=channel_fd,
             scratch=str(self._paths.scratch),
         )
-        extra = {**settings.to_environment(), "AUTORESEARCH_TOKENIZER": str(self._corpus.tokenizer_path)}
+        extra = {
+            **settings.to_environment(),
+            "AUTORESEARCH_TOKENIZER": str(self._corpus.tokenizer_path),
+            MARK_VARIABLE: self._marks[0],
+            **sandbox.python_environment(spec.python),
+        }
         return sandbox.start(
-            [sys.executable, "-s", "-B", "train.py"],
+            [spec.python or sys.executable, "-s", "-B", "train.py"],
             cwd=self._paths.code,
             env=sandbox.environment(
                 scratch=self._paths.scratch, cores=spec.cores, extra=extra | sandbox.device_environment(spec.device)

@@ -1,8 +1,8 @@
 """Starting a process that runs a candidate's code, confined as far as this module goes.
 
 In force: a session of its own, an environment made from nothing, no inherited descriptor but the named ones, limits on
-memory per process, file size, open files and core dumps, and death with the runner (Linux). Not in force here: a file
-system or network boundary. Every result says which guarantees held.
+memory per process (not on a GPU), file size, open files and core dumps, and death with the runner (Linux). Not in force here:
+a file system or network boundary. Every result says which guarantees held.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ..executor import RunSpec
+
 _PR_SET_PDEATHSIG = 1
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "SYSTEMROOT")
 
@@ -27,7 +29,7 @@ _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "SYSTEMROOT")
 class Limits:
     """Per process; the watchdog of the runner adds the limits of the whole tree."""
 
-    memory_mb: int
+    memory_mb: int | None  # None: only the watchdog's
     file_mb: int
     open_files: int = 4096
 
@@ -37,8 +39,8 @@ GUARANTEES: Mapping[str, str] = {
     "training data before START": "held back by the referee",
     "validation data": "scored in other processes than the trainer's",
     "environment": "rebuilt from nothing",
-    "memory": "RLIMIT_DATA per process, watchdog for the tree",
-    "process tree": "child subreaper and kill loop" if sys.platform.startswith("linux") else "kill loop",
+    # macOS takes RLIMIT_DATA and does not count what malloc maps.
+    "memory": "RLIMIT_DATA per process, watchdog for the tree" if sys.platform.startswith("linux") else "watchdog for the tree",
 }
 
 
@@ -67,12 +69,30 @@ def environment(*, scratch: Path, cores: int, extra: Mapping[str, str]) -> dict[
 
 
 def device_environment(device: str) -> dict[str, str]:
-    """Return the variables that show a process exactly one device; an index counts among those that this one may use."""
-    kind, _, index = device.partition(":")
-    if kind != "cuda":
-        return {"CUDA_VISIBLE_DEVICES": ""}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[int(index or 0)] if visible else index}
+    """Return the variable that shows a process exactly one device, "cpu" or "cuda:UUID"; there it is "cuda:0"."""
+    return {"CUDA_VISIBLE_DEVICES": device.partition(":")[2]}
+
+
+def python_environment(python: str | None) -> dict[str, str]:
+    """Return what a configured interpreter needs: the programs beside it come first, as in an activated environment."""
+    if python is None:
+        return {}
+    return {"PATH": os.pathsep.join([str(Path(python).parent), *filter(None, [os.environ.get("PATH")])])}
+
+
+def guarantees(device: str) -> dict[str, str]:
+    """Return `GUARANTEES` as they hold on a device."""
+    memory = {} if device == "cpu" else {"memory": "watchdog for the tree"}  # see `limits_of`
+    return {**GUARANTEES, **memory}
+
+
+def limits_of(spec: RunSpec) -> Limits:
+    """Return the limits of one process of a run.
+
+    CUDA maps address space far beyond what it uses, so there the memory of a process is not capped; the watchdog counts
+    what is really used.
+    """
+    return Limits(memory_mb=spec.memory_mb if spec.device == "cpu" else None, file_mb=spec.disk_mb)
 
 
 def start(
@@ -95,13 +115,14 @@ def start(
             with suppress(OSError):  # read-only in some containers
                 Path("/proc/self/oom_score_adj").write_text("1000")
         os.umask(0o077)
-        memory_bytes, file_bytes = limits.memory_mb << 20, limits.file_mb << 20
-        for kind, limit in (
+        wanted = [
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_DATA, memory_bytes),
-            (resource.RLIMIT_FSIZE, file_bytes),
+            (resource.RLIMIT_FSIZE, limits.file_mb << 20),
             (resource.RLIMIT_NOFILE, limits.open_files),
-        ):
+        ]
+        if limits.memory_mb is not None:
+            wanted.append((resource.RLIMIT_DATA, limits.memory_mb << 20))
+        for kind, limit in wanted:
             _, hard = resource.getrlimit(kind)
             capped = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(kind, (capped, capped))

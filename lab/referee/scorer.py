@@ -23,7 +23,6 @@ from .windows import Rows
 
 TOLERANCE_BPB = 0.001  # a correction below this is numerical noise, whatever its standard error
 _NEGATIVE_NATS = -1e-4  # what float32 rounding may do to a probability of one
-_LOGITS_BYTES = 256 << 20  # of one batch; bounds the rows that are scored at once
 _MAX_ROWS = 64
 _SLICE_SECONDS = 0.5
 _GONE = "the model ended the process that scores it (out of memory, or a crash)"
@@ -49,7 +48,19 @@ class Score:
 class Scorer:
     """Scores one model. ``bulk`` and ``audit`` are channels to two fresh, ready scoring workers."""
 
-    def __init__(self, *, bulk: Channel, audit: Channel, deadline: float, on_progress: Callable[[float | None], None]) -> None:
+    def __init__(
+        self,
+        *,
+        bulk: Channel,
+        audit: Channel,
+        deadline: float,
+        on_progress: Callable[[float | None], None],
+        logits_bytes: int = 256 << 20,
+        side_by_side: bool = True,
+    ) -> None:
+        self._side_by_side = side_by_side  # whether both processes may work at once; they would share a GPU's memory
+        self._logits_bytes = logits_bytes  # of one batch, as float32; bounds the rows that are scored at once
+        self._batch = 1
         self._bulk = bulk
         self._audit = audit
         self._deadline = deadline  # time.monotonic()
@@ -70,59 +81,60 @@ class Scorer:
         """Return the certified score.
 
         ``model_fds`` are two copies of the model, for bulk and audit. ``decoys`` are training tokens (uint16) that follow
-        the cuts. Where every row is audited, the audit need not know the claims and runs beside the bulk pass.
+        the cuts. Where every row is audited, the audit need not know the claims and may run beside the bulk pass; else
+        the bulk process is let go before the audit, so that a GPU never holds the batches of both.
         """
         count, context = len(rows.scored), rows.tokens.shape[1] - 1
-        batch = max(1, min(batch_rows, _MAX_ROWS, _LOGITS_BYTES // (4 * context * vocab_size)))
+        self._batch = max(1, min(batch_rows, _MAX_ROWS, self._logits_bytes // (4 * context * vocab_size)))
         for channel, model_fd in zip((self._bulk, self._audit), model_fds, strict=True):
             self._send(channel, {"type": "load"}, fds=(model_fd,))
         for channel in (self._bulk, self._audit):
             self._check(self._wait(channel), "loaded")
         claims = np.empty((count, context))
-        bulk_jobs = self._bulk_jobs(rows, vocab_size, batch, claims, rng)
+        bulk_jobs = self._bulk_jobs(rows, vocab_size, claims, rng)
         reference, no_claims = np.array(reference_window_nats), np.zeros(0)
-        if audits >= count:
+        if audits >= count and self._side_by_side:
             picks = pick_audits(rows, no_claims, no_claims, count, rng)
             audited = np.empty(len(picks.rows))
-            audit_jobs = self._audit_jobs(rows, picks, vocab_size, batch, decoys, audited, rng)
+            audit_jobs = self._audit_jobs(rows, picks, vocab_size, decoys, audited, rng)
             self._work({self._bulk: bulk_jobs, self._audit: audit_jobs})
             window_nats = check_claims(rows, claims)
         else:
             self._work({self._bulk: bulk_jobs})
+            self._bulk.close()
             window_nats = check_claims(rows, claims)
             picks = pick_audits(rows, window_nats, reference, audits, rng)
             audited = np.empty(len(picks.rows))
-            self._work({self._audit: self._audit_jobs(rows, picks, vocab_size, batch, decoys, audited, rng)})
+            self._work({self._audit: self._audit_jobs(rows, picks, vocab_size, decoys, audited, rng)})
         return certify(rows, claims, picks, audited, window_nats)
 
-    def _bulk_jobs(
-        self, rows: Rows, vocab_size: int, batch: int, claims: np.ndarray, rng: np.random.Generator
-    ) -> Iterator[_Job]:
+    def _bulk_jobs(self, rows: Rows, vocab_size: int, claims: np.ndarray, rng: np.random.Generator) -> Iterator[_Job]:
         """Every row once, in a secret order; fills ``claims``, nats float64 [rows, T]."""
         count, context = claims.shape
-        order = rng.permutation(count)
-        for start in range(0, count, batch):
-            chosen = order[start : start + batch]
+        order, start = rng.permutation(count), 0
+        while start < count:
+            chosen = order[start : start + self._batch]
             header = {"type": "bulk", "vocab_size": vocab_size}
             job = _Job(header=header, rows=rows.tokens[chosen], shape=(len(chosen), context))
             yield job
             claims[chosen] = job.answer
-            self._on_progress((start + len(chosen)) / count)
+            start += len(chosen)
+            self._on_progress(start / count)
 
     def _audit_jobs(
         self,
         rows: Rows,
         picks: Picks,
         vocab_size: int,
-        batch: int,
         decoys: np.ndarray,
         audited: np.ndarray,
         rng: np.random.Generator,
     ) -> Iterator[_Job]:
         """Every picked row up to its cut, then a decoy; fills ``audited``, the referee's own nats, float64 [audits]."""
         context = rows.tokens.shape[1] - 1
-        for start in range(0, len(audited), batch):
-            chosen, cuts = picks.rows[start : start + batch], picks.cuts[start : start + batch]
+        start = 0
+        while start < len(audited):
+            chosen, cuts = picks.rows[start : start + self._batch], picks.cuts[start : start + self._batch]
             inputs = rows.tokens[chosen, :-1].copy()
             for row, cut in zip(inputs, cuts.tolist(), strict=True):
                 offset = int(rng.integers(0, len(decoys) - context))
@@ -134,21 +146,36 @@ class Scorer:
                 raise InvalidModelError("the model's logits are not finite (NaN or infinity)")
             targets = rows.tokens[chosen, cuts + 1]
             audited[start : start + len(chosen)] = negative_log_softmax(job.answer, targets)
+            start += len(chosen)
 
     def _work(self, queues: dict[Channel, Iterator[_Job]]) -> None:
         """Keep every channel busy, one job at a time, until all jobs are answered."""
         current: dict[Channel, _Job] = {}
+        halves: dict[Channel, list[_Job]] = {channel: [] for channel in queues}
         for channel, jobs in queues.items():
-            self._next(channel, jobs, current)
+            self._next(channel, jobs, halves[channel], current)
         while current:
             for channel in self._readable(list(current)):
                 for frame in self._frames(channel):
-                    current.pop(channel).take(self._check(frame, "answer"))
-                    self._next(channel, queues[channel], current)
+                    job = current.pop(channel)
+                    if frame.header["type"] == "out_of_memory":
+                        halves[channel] += self._halve(job)
+                    else:
+                        job.take(self._check(frame, "answer"))
+                    self._next(channel, queues[channel], halves[channel], current)
 
-    def _next(self, channel: Channel, jobs: Iterator[_Job], current: dict[Channel, _Job]) -> None:
+    def _halve(self, job: _Job) -> list[_Job]:
+        """Return a job that did not fit into memory as two, once; later jobs are as small."""
+        rows = len(job.rows)
+        if job.whole is not None or rows < 2:
+            raise InvalidModelError(f"the model ran out of memory while it was scored, even with {rows} rows at once")
+        self._batch = min(self._batch, rows // 2)
+        job.answer = np.zeros(job.shape)
+        return [job.part(0, rows // 2), job.part(rows // 2, rows)]
+
+    def _next(self, channel: Channel, jobs: Iterator[_Job], halves: list[_Job], current: dict[Channel, _Job]) -> None:
         """Let a queue take its last answer, and send its next job if it has one."""
-        job = next(jobs, None)
+        job = halves.pop(0) if halves else next(jobs, None)
         if job is not None:
             channel.allow_payload_bytes(job.answer_bytes)
             header = {**job.header, "rows": list(job.rows.shape)}
@@ -206,6 +233,8 @@ class _Job:
     rows: np.ndarray
     shape: tuple[int, int]
     answer: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64 of exactly ``shape``, once taken
+    whole: _Job | None = None  # the job of which this is a part, from the row ``begin`` on
+    begin: int = 0
 
     @property
     def answer_bytes(self) -> int:
@@ -215,6 +244,16 @@ class _Job:
         if len(frame.payload) != self.answer_bytes:
             raise InvalidModelError(f"scoring returned {len(frame.payload)} bytes where {self.answer_bytes} were due")
         self.answer = np.frombuffer(frame.payload, np.float32).reshape(self.shape).astype(np.float64)
+        if self.whole is not None:
+            self.whole.answer[self.begin : self.begin + len(self.rows)] = self.answer
+
+    def part(self, begin: int, end: int) -> _Job:
+        """Return the job of some of the rows; its answer goes into this one's."""
+        header = dict(self.header)
+        if "cuts" in header:
+            header["cuts"] = header["cuts"][begin:end]
+        shape = (end - begin, self.shape[1])
+        return _Job(header=header, rows=self.rows[begin:end], shape=shape, whole=self, begin=begin)
 
 
 def check_claims(rows: Rows, claims: np.ndarray) -> np.ndarray:

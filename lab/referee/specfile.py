@@ -24,7 +24,7 @@ def read_spec(paths: RunPaths) -> RunSpec:
     """Read a spec. Fields that this, perhaps older, pinned harness does not know are left out."""
     known = {field.name for field in dataclasses.fields(RunSpec)}
     fields = {name: value for name, value in read_json(paths.spec).items() if name in known}
-    fields["reference_window_nats"] = tuple(fields["reference_window_nats"])
+    fields["reference_window_nats"] = tuple(fields.get("reference_window_nats", ()))
     return RunSpec(candidate=(paths.code / "train.py").read_bytes(), **fields)
 
 
@@ -38,5 +38,7 @@ def read_result(paths: RunPaths) -> RunResult | None:
 
 
 def result_from_json(fields: dict) -> RunResult:
-    """Rebuild a result from its JSON object."""
-    return RunResult(**{**fields, "outcome": Outcome(fields["outcome"]), "window_nats": tuple(fields["window_nats"])})
+    """Rebuild a result from its JSON object. Fields of a newer version are left out, those of an older one are not measured."""
+    known = {field.name for field in dataclasses.fields(RunResult)} & fields.keys()
+    kept = {name: fields[name] for name in known}
+    return RunResult(**{**kept, "outcome": Outcome(fields["outcome"]), "window_nats": tuple(fields["window_nats"])})

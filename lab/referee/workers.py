@@ -19,9 +19,11 @@ from pathlib import Path
 
 from ...prepare.channel import Channel, ChannelClosedError, ProtocolError
 from ..executor import RunSpec
+from ..isolation import IsolationLevel
 from ..paths import RunPaths
 from . import sandbox
 from .processes import END_SECONDS
+from .tracing import MARK_VARIABLE
 
 NAMES = ("bulk", "audit")
 _POLL_SECONDS = 0.1
@@ -35,8 +37,9 @@ class WorkerError(Exception):
 class ScoringWorkers:
     """Both workers of one run; `end` them whatever happens."""
 
-    def __init__(self, spec: RunSpec, paths: RunPaths, limits: sandbox.Limits) -> None:
+    def __init__(self, spec: RunSpec, paths: RunPaths, limits: sandbox.Limits, *, mark: str) -> None:
         self._spec = spec
+        self._mark = mark
         self._paths = paths
         self._limits = limits
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -53,11 +56,15 @@ class ScoringWorkers:
         return bulk, audit
 
     def start(self) -> None:
-        """Start both: on Linux from one process that imports torch once and parts, elsewhere one by one."""
+        """Start both: on Linux from one process that imports torch once and parts, elsewhere one by one.
+
+        The level "none" takes the way of elsewhere, which is how that way is tested.
+        """
         pairs = [Channel.pair() for _ in NAMES]
         self._channels = [ours for ours, _ in pairs]
         targets = [(theirs, self._paths.scratch / name) for (_, theirs), name in zip(pairs, NAMES, strict=True)]
-        for group in [targets] if sys.platform.startswith("linux") else [[target] for target in targets]:
+        together = sys.platform.startswith("linux") and self._spec.isolation != IsolationLevel.NONE
+        for group in [targets] if together else [[target] for target in targets]:
             self._processes.append(self._start(group))
         for theirs, _ in targets:
             theirs.close()
@@ -108,9 +115,17 @@ class ScoringWorkers:
         sockets = [f"{theirs.fileno()}:{folder}" for theirs, folder in targets]
         with self._paths.workers_log.open("ab") as output:
             return sandbox.start(
-                [sys.executable, "-s", "-B", str(worker), spec.device.partition(":")[0], *sockets],
+                [spec.python or sys.executable, "-s", "-B", str(worker), spec.device.partition(":")[0], *sockets],
                 cwd=scratch,
-                env=sandbox.environment(scratch=scratch, cores=threads, extra=sandbox.device_environment(spec.device)),
+                env=sandbox.environment(
+                    scratch=scratch,
+                    cores=threads,
+                    extra={
+                        **sandbox.python_environment(spec.python),
+                        **sandbox.device_environment(spec.device),
+                        MARK_VARIABLE: self._mark,
+                    },
+                ),
                 limits=self._limits,
                 pass_fds=fds,
                 output=output,

@@ -42,6 +42,12 @@ def test_it_learns_within_its_budget_and_hands_its_model_over(make_lab: Callable
     assert (result.elapsed_seconds or 99.0) <= 7.0
     assert (result.val_bpb or 99.0) < 5.0  # a uniform guess over the vocabulary costs more
     assert "eager" in log
+    assert result.train_tokens is not None
+    assert result.train_tokens >= (result.steps or 0) * 2048
+    width, depth, vocabulary, context = 128, 3, 2048, 256
+    by_hand = 2 * (depth * 12 * width**2 + width * vocabulary) + 4 * depth * context * width  # matrices, and attention
+    assert result.forward_flops_per_token == pytest.approx(by_hand, rel=0.02)
+    assert result.model_flops_utilisation is None  # nobody knows the best that this processor can do
 
 
 @pytest.mark.slow

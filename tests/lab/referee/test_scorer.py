@@ -64,7 +64,7 @@ def looking_ahead(model: Model) -> Model:
     return logits
 
 
-def _serve(channel: Channel, model: Model, claim: Claim) -> None:
+def _serve(channel: Channel, model: Model, claim: Claim, rows_that_fit: int) -> None:
     try:
         while True:
             frame = channel.receive()
@@ -75,6 +75,9 @@ def _serve(channel: Channel, model: Model, claim: Claim) -> None:
                 channel.send({"type": "loaded"})
                 continue
             rows = np.frombuffer(frame.payload, np.int32).reshape(header["rows"]).astype(np.int64)
+            if len(rows) > rows_that_fit:
+                channel.send({"type": "out_of_memory"})
+                continue
             if header["type"] == "bulk":
                 logits = model(rows[:, :-1]).astype(np.float64)
                 flat = negative_log_softmax(logits.reshape(-1, logits.shape[-1]), rows[:, 1:].ravel())
@@ -87,9 +90,10 @@ def _serve(channel: Channel, model: Model, claim: Claim) -> None:
 
 
 @contextmanager
-def worker(model: Model, claim: Claim) -> Iterator[Channel]:
+def worker(model: Model, claim: Claim, rows_that_fit: int) -> Iterator[Channel]:
     ours, theirs = Channel.pair()
-    thread = threading.Thread(target=_serve, args=(Channel(theirs, max_payload_bytes=1 << 30, accept_fds=True), model, claim))
+    channel = Channel(theirs, max_payload_bytes=1 << 30, accept_fds=True)
+    thread = threading.Thread(target=_serve, args=(channel, model, claim, rows_that_fit))
     thread.start()
     try:
         yield ours
@@ -111,12 +115,20 @@ def score(
     audits: int = 200,
     reference: tuple[float, ...] = (),
     seconds: float = 30.0,
+    rows_that_fit: int = 1_000,
+    side_by_side: bool = True,
 ) -> Score:
     rows, padding, _ = rows_of(corpus, vocab_size)
     model_fd = os.open(os.devnull, os.O_RDONLY)
     try:
-        with worker(model, claim) as bulk, worker(model, claim) as audit:
-            scorer = Scorer(bulk=bulk, audit=audit, deadline=time.monotonic() + seconds, on_progress=lambda _: None)
+        with worker(model, claim, rows_that_fit) as bulk, worker(model, claim, rows_that_fit) as audit:
+            scorer = Scorer(
+                bulk=bulk,
+                audit=audit,
+                deadline=time.monotonic() + seconds,
+                on_progress=lambda _: None,
+                side_by_side=side_by_side,
+            )
             return scorer.score(
                 (model_fd, model_fd),
                 rows,
@@ -181,6 +193,9 @@ def test_every_row_is_audited_once_when_that_many_are_asked_for(corpus: Corpus) 
     result = score(corpus, bigram(257), audits=1_000_000)
     assert result.audits == len(rows_of(corpus, 257)[0].scored)
     assert result.val_bpb == pytest.approx(score(corpus, bigram(257)).val_bpb, abs=1e-6)
+    one_after_the_other = score(corpus, bigram(257), audits=1_000_000, side_by_side=False)
+    assert one_after_the_other.audits == result.audits
+    assert one_after_the_other.val_bpb == pytest.approx(result.val_bpb, abs=1e-6)
 
 
 def test_a_lie_at_the_worst_position_of_each_row_is_not_certified_when_every_row_is_audited(corpus: Corpus) -> None:
@@ -252,6 +267,20 @@ def test_a_model_that_takes_too_long_is_no_number(corpus: Corpus) -> None:
 
     with pytest.raises(InvalidModelError, match="time limit"):
         score(corpus, slow, seconds=0.2)
+
+
+@pytest.mark.parametrize("audits", [60, 1_000_000])
+def test_a_batch_that_does_not_fit_into_memory_is_scored_in_halves_to_the_same_number(corpus: Corpus, audits: int) -> None:
+    whole = score(corpus, bigram(257), audits=audits)
+    halved = score(corpus, bigram(257), audits=audits, rows_that_fit=8)
+    assert halved.val_bpb == pytest.approx(whole.val_bpb, abs=1e-6)
+    assert halved.window_nats == whole.window_nats
+    assert halved.audits == pytest.approx(whole.audits, abs=1)
+
+
+def test_a_model_that_does_not_fit_in_halves_either_is_no_number(corpus: Corpus) -> None:
+    with pytest.raises(InvalidModelError, match="even with 8 rows at once"):
+        score(corpus, bigram(257), rows_that_fit=7)
 
 
 def test_audits_go_where_a_run_claims_to_beat_the_champion(corpus: Corpus) -> None:
