@@ -30,6 +30,7 @@ MAX_SOURCE_BYTES = 65_536
 MAX_NEW_LITERAL_BYTES = 4_096
 
 _ALLOWED_PACKAGES = frozenset({"numpy", "torch", "prepare"})
+_UPSTREAM_PACKAGES = frozenset({"kernels", "flash_attn", "flash_attn_interface"})  # what a file for upstream attends with
 _REQUIRED_CALLS = {
     "make_dataloader": "it opens the training data and starts the clock",
     "evaluate_bpb": "it hands the model over to be scored",
@@ -217,9 +218,11 @@ def _check_imports(imports: list[ast.Import | ast.ImportFrom]) -> dict[str, str]
         for name in names:
             package = name.partition(".")[0]
             if package not in _ALLOWED_PACKAGES and package not in sys.stdlib_module_names:
+                upstream = ". For a file written for karpathy/autoresearch see docs/FROM-UPSTREAM.md"
                 raise CandidateError(
                     f"train.py line {node.lineno} imports {name}; allowed are the standard library, numpy, torch and "
                     f"prepare: remove the import or write what it gives in the file, {_AGAIN}"
+                    + (upstream if package in _UPSTREAM_PACKAGES else "")
                 )
             from_prepare = from_prepare or package == "prepare"
     if not from_prepare:

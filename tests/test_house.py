@@ -106,5 +106,5 @@ def test_the_wheel_installs_one_name_and_its_server_starts(tmp_path: Path) -> No
     done = subprocess.run([str(python), "-c", code], env=settings, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     count, place = done.stdout.split()
-    assert int(count) == 10
+    assert int(count) == 11
     assert place.startswith(str(site))

@@ -17,8 +17,9 @@ from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.types import TextContent
 
-from ...lab.errors import LabError
+from ...lab.errors import LabError, StoppedError
 from ...tools.results import Answer
+from ..app import ERROR_KIND
 
 _STDERR_CHARACTERS = 2_000
 
@@ -41,11 +42,18 @@ class LabClient:
         self._client = client
 
     async def call(self, tool: str, answer: type[AnswerT], **arguments: object) -> AnswerT:
-        """Call a tool and return its structured answer; raises `ToolRefusedError` with the text of a tool's error."""
+        """Call a tool and return its structured answer.
+
+        Raises:
+            StoppedError: a stop rule is met, or the lab is paused.
+            ToolRefusedError: any other error of the tool, with its text.
+        """
         result = await self._client.call_tool(tool, arguments)
         if result.is_error:
             text = " ".join(part.text for part in result.content if isinstance(part, TextContent))
-            raise ToolRefusedError(text.removeprefix(f"Error executing tool {tool}: "))
+            text = text.removeprefix(f"Error executing tool {tool}: ")
+            stopped = (result.meta or {}).get(ERROR_KIND) == StoppedError.__name__
+            raise StoppedError(text) if stopped else ToolRefusedError(text)
         return answer.model_validate(result.structured_content)
 
     async def tool_names(self) -> list[str]:

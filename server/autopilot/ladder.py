@@ -13,6 +13,7 @@ from itertools import count
 from typing import Literal
 
 from .edits import Constant, Number, literal, read_constants, replace_constants
+from .ranges import RANGES
 from .strategy import Change, Proposal, changes_in
 
 # How a rung moves a value: times ``amount``, plus ``amount``, or 1 - (1 - value) times ``amount`` for decays close to 1.
@@ -23,13 +24,11 @@ _FRUITLESS_CYCLES = 40  # without any applicable rung: then the constants are no
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One direction for one constant, inside the range where the value makes sense."""
+    """One direction for one constant, inside its range (`ranges.RANGES`)."""
 
     name: str
     move: Move
     amount: float
-    low: float
-    high: float
     why: str
     along: str | None = None  # a constant that must shrink by the same factor for the file to run
 
@@ -48,61 +47,61 @@ class Rung:
         if isinstance(value, int):
             moved = round(moved)
         moved = type(value)(float(literal(moved)))
-        return moved if self.low <= moved <= self.high and moved != value else None
+        return moved if moved in RANGES[self.name] and moved != value else None
 
 
-def _times(name: str, amount: float, low: float, high: float, why: str, along: str | None = None) -> Rung:
-    return Rung(name=name, move="times", amount=amount, low=low, high=high, why=why, along=along)
+def _times(name: str, amount: float, why: str, along: str | None = None) -> Rung:
+    return Rung(name=name, move="times", amount=amount, why=why, along=along)
 
 
-def _plus(name: str, amount: float, low: float, high: float, why: str) -> Rung:
-    return Rung(name=name, move="plus", amount=amount, low=low, high=high, why=why)
+def _plus(name: str, amount: float, why: str) -> Rung:
+    return Rung(name=name, move="plus", amount=amount, why=why)
 
 
-def _complement(name: str, amount: float, low: float, high: float, why: str) -> Rung:
-    return Rung(name=name, move="complement", amount=amount, low=low, high=high, why=why)
+def _complement(name: str, amount: float, why: str) -> Rung:
+    return Rung(name=name, move="complement", amount=amount, why=why)
 
 
 RUNGS = (
-    _plus("DEPTH", -1, 1, 48, "Fewer blocks make each step cheaper, so that more steps fit."),
-    _plus("VALUE_EMBED_EVERY", -1, 1, 12, "Value embeddings are cheap capacity: looked up, not multiplied."),
-    _times("TOTAL_BATCH_TOKENS", 0.5, 512, 2**21, "A short run lacks optimizer steps more than it lacks clean gradients.",
+    _plus("DEPTH", -1, "Fewer blocks make each step cheaper, so that more steps fit."),
+    _plus("VALUE_EMBED_EVERY", -1, "Value embeddings are cheap capacity: looked up, not multiplied."),
+    _times("TOTAL_BATCH_TOKENS", 0.5, "A short run lacks optimizer steps more than it lacks clean gradients.",
            along="DEVICE_BATCH_ROWS"),
-    _times("MATRIX_LR", 0.67, 1e-4, 1.0, "Smaller steps on the matrices may overshoot less."),
-    _plus("WARMDOWN_FRACTION", 0.2, 0.05, 1.0, "A longer decay averages more noise out of the final weights."),
-    _times("UNEMBEDDING_LR", 2.0, 1e-4, 0.5, "The head starts near zero, so its rate bounds how fast predictions sharpen."),
-    _times("MOMENTUM_RAMP_STEPS", 0.33, 1, 5000, "The ramp should end within the steps that the budget allows."),
-    _times("EMBEDDING_LR", 1.5, 1e-3, 5.0, "Rare tokens get few updates; larger ones let them leave their random start."),
-    _times("SCALAR_LR", 0.2, 1e-3, 5.0, "The x0 lambdas move every layer at once; smaller steps may be steadier."),
-    _times("MATRIX_LR", 1.5, 1e-4, 1.0, "In a short run the matrices have few steps to travel; each may be longer."),
-    _plus("WARMDOWN_FRACTION", -0.2, 0.05, 1.0, "A shorter decay leaves more of the budget at the full rate."),
-    _complement("ADAM_BETA2", 2.0, 0.5, 0.9999, "A shorter memory of gradient sizes adapts within few steps."),
-    _times("SOFTCAP", 2.0, 2.0, 200.0, "A looser cap lets confident predictions get through."),
-    _times("WEIGHT_DECAY", 0.5, 1e-3, 2.0, "A run that sees little data twice needs little decay."),
-    _times("HEAD_DIM", 0.5, 16, 256, "Smaller heads are more heads: more attention patterns for the same cost."),
-    _times("X0_LAMBDA_INIT", 2.0, 0.01, 2.0, "A stronger path from the embeddings helps before the blocks have learned."),
-    _plus("ORTHOGONAL_STEPS", -1, 2, 5, "A rougher orthogonalisation costs less of every step."),
-    _plus("MLP_RATIO", -1, 1, 8, "A narrower MLP makes each step cheaper, so that more steps fit."),
-    _times("EMBEDDING_LR", 0.67, 1e-3, 5.0, "Smaller steps of the embeddings may be steadier."),
-    _times("TOTAL_BATCH_TOKENS", 2.0, 512, 2**21, "Cleaner gradients may be worth fewer steps."),
-    _plus("FINAL_LR_FRACTION", 0.05, 0.0, 0.5, "The last steps still learn if the rate does not fall to zero."),
-    _plus("WARMUP_FRACTION", 0.03, 0.0, 0.5, "A gentle start may spare the early steps a detour."),
-    _times("UNEMBEDDING_LR", 0.5, 1e-4, 0.5, "Smaller steps of the head may be steadier."),
-    _times("ROPE_BASE", 0.2, 50, 1e7, "A context this short needs no long wavelengths."),
-    _plus("DEPTH", 1, 1, 48, "One more block may learn more from each token than it costs in steps."),
-    _complement("MUON_BETA2", 2.0, 0.5, 0.9999, "The per-neuron scale should settle within few steps."),
-    _complement("ADAM_BETA1", 0.5, 0.3, 0.99, "More momentum averages the noise of small batches."),
-    _complement("MOMENTUM", 2.0, 0.5, 0.99, "Less momentum reacts faster, which counts when steps are few."),
-    _times("SOFTCAP", 0.67, 2.0, 200.0, "A tighter cap regularises the logits."),
-    _times("WEIGHT_DECAY", 2.0, 1e-3, 2.0, "Stronger decay keeps the matrices responsive to new gradients."),
-    _times("SCALAR_LR", 2.0, 1e-3, 5.0, "The x0 lambdas may not get far enough in so few steps."),
-    _plus("VALUE_EMBED_EVERY", 1, 1, 12, "Fewer value embeddings are fewer parameters to fit."),
-    _plus("MLP_RATIO", 1, 1, 8, "A wider MLP may learn more from each token than it costs in steps."),
-    _times("VOCAB_SIZE", 2.0, 512, 8192, "Longer tokens put more text into every step."),
-    _times("VOCAB_SIZE", 0.5, 512, 8192, "Fewer tokens are each seen more often, and the head gets cheaper."),
-    _complement("ADAM_BETA2", 0.5, 0.5, 0.9999, "A longer memory of gradient sizes is steadier."),
-    _times("X0_LAMBDA_INIT", 0.5, 0.01, 2.0, "Blocks that start on their own may use their depth better."),
-    _times("ROPE_BASE", 5.0, 50, 1e7, "Longer wavelengths let heads look by content."),
+    _times("MATRIX_LR", 0.67, "Smaller steps on the matrices may overshoot less."),
+    _plus("WARMDOWN_FRACTION", 0.2, "A longer decay averages more noise out of the final weights."),
+    _times("UNEMBEDDING_LR", 2.0, "The head starts near zero, so its rate bounds how fast predictions sharpen."),
+    _times("MOMENTUM_RAMP_STEPS", 0.33, "The ramp should end within the steps that the budget allows."),
+    _times("EMBEDDING_LR", 1.5, "Rare tokens get few updates; larger ones let them leave their random start."),
+    _times("SCALAR_LR", 0.2, "The x0 lambdas move every layer at once; smaller steps may be steadier."),
+    _times("MATRIX_LR", 1.5, "In a short run the matrices have few steps to travel; each may be longer."),
+    _plus("WARMDOWN_FRACTION", -0.2, "A shorter decay leaves more of the budget at the full rate."),
+    _complement("ADAM_BETA2", 2.0, "A shorter memory of gradient sizes adapts within few steps."),
+    _times("SOFTCAP", 2.0, "A looser cap lets confident predictions get through."),
+    _times("WEIGHT_DECAY", 0.5, "A run that sees little data twice needs little decay."),
+    _times("HEAD_DIM", 0.5, "Smaller heads are more heads: more attention patterns for the same cost."),
+    _times("X0_LAMBDA_INIT", 2.0, "A stronger path from the embeddings helps before the blocks have learned."),
+    _plus("ORTHOGONAL_STEPS", -1, "A rougher orthogonalisation costs less of every step."),
+    _plus("MLP_RATIO", -1, "A narrower MLP makes each step cheaper, so that more steps fit."),
+    _times("EMBEDDING_LR", 0.67, "Smaller steps of the embeddings may be steadier."),
+    _times("TOTAL_BATCH_TOKENS", 2.0, "Cleaner gradients may be worth fewer steps."),
+    _plus("FINAL_LR_FRACTION", 0.05, "The last steps still learn if the rate does not fall to zero."),
+    _plus("WARMUP_FRACTION", 0.03, "A gentle start may spare the early steps a detour."),
+    _times("UNEMBEDDING_LR", 0.5, "Smaller steps of the head may be steadier."),
+    _times("ROPE_BASE", 0.2, "A context this short needs no long wavelengths."),
+    _plus("DEPTH", 1, "One more block may learn more from each token than it costs in steps."),
+    _complement("MUON_BETA2", 2.0, "The per-neuron scale should settle within few steps."),
+    _complement("ADAM_BETA1", 0.5, "More momentum averages the noise of small batches."),
+    _complement("MOMENTUM", 2.0, "Less momentum reacts faster, which counts when steps are few."),
+    _times("SOFTCAP", 0.67, "A tighter cap regularises the logits."),
+    _times("WEIGHT_DECAY", 2.0, "Stronger decay keeps the matrices responsive to new gradients."),
+    _times("SCALAR_LR", 2.0, "The x0 lambdas may not get far enough in so few steps."),
+    _plus("VALUE_EMBED_EVERY", 1, "Fewer value embeddings are fewer parameters to fit."),
+    _plus("MLP_RATIO", 1, "A wider MLP may learn more from each token than it costs in steps."),
+    _times("VOCAB_SIZE", 2.0, "Longer tokens put more text into every step."),
+    _times("VOCAB_SIZE", 0.5, "Fewer tokens are each seen more often, and the head gets cheaper."),
+    _complement("ADAM_BETA2", 0.5, "A longer memory of gradient sizes is steadier."),
+    _times("X0_LAMBDA_INIT", 0.5, "Blocks that start on their own may use their depth better."),
+    _times("ROPE_BASE", 5.0, "Longer wavelengths let heads look by content."),
 )  # fmt: skip
 
 # These steps only make sense whole: a vocabulary must be a prepared size, rows and heads must divide.

@@ -1,6 +1,7 @@
 """The autopilot's loop: baseline, then ideas of a strategy, each run, judged, and kept or reverted through the tools.
 
-It knows only what an agent knows: the tools, and trainer/train.py in the workspace. It ends after a number of experiments.
+It knows only what an agent knows: the tools, and trainer/train.py in the workspace. It ends after a number of experiments, or
+before that when the human has paused the lab, a stop rule is met, or the strategy has no further idea; the report says which.
 Stopping it cancels and reverts the experiment in flight; everything before is decided and recorded.
 """
 
@@ -13,6 +14,7 @@ from typing import Protocol
 
 import anyio
 
+from ...lab.errors import StoppedError
 from ...lab.paths import WorkspacePaths
 from ...lab.states import Verdict
 from ...tools.results import ExperimentAnswer, ExperimentSummary, HistoryAnswer, SessionAnswer, StatusAnswer
@@ -20,10 +22,11 @@ from ...tools.revert import RevertAnswer
 from .client import AutopilotError, LabClient, ToolRefusedError
 from .strategy import Change, Proposal, Strategy, changes_in
 
-_NAME = "autopilot"
+NAME = "autopilot"
+_NO_FURTHER_IDEA = "The strategy has no further idea for the constants of this train.py."
 _POLL_SECONDS = 1.0  # short, so that a view moves
 _CANCEL_SECONDS = 15.0
-_PER_PAGE = 25
+_PER_PAGE = 8  # so few that no description is cut: the changes are read from them
 _LESSON_CHARACTERS = 500
 _REFUSALS_IN_A_ROW = 20  # then something is wrong that another proposal will not mend
 
@@ -48,42 +51,69 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a session of the autopilot came to; ``experiments`` in the order they were run."""
+    """What a session of the autopilot came to; ``experiments`` in the order they were run.
+
+    ``ended_early`` says why fewer ideas were tried than were asked for; None where all were.
+    """
 
     session: SessionAnswer
     experiments: list[ExperimentSummary]
+    ended_early: str | None
     ledger_head: str
 
 
 class Autopilot:
-    """One session of research in the lab at ``folder``."""
+    """One session of research in the lab at ``folder``; ``researcher`` is whom the record names."""
 
-    def __init__(self, client: LabClient, folder: Path, strategy: Strategy, observer: Observer) -> None:
+    def __init__(
+        self, client: LabClient, folder: Path, strategy: Strategy, observer: Observer, *, researcher: str = NAME
+    ) -> None:
         self._client = client
         self._train = WorkspacePaths(folder).train
         self._strategy = strategy
         self._observer = observer
+        self._researcher = researcher
 
     async def research(self, experiments: int) -> Report:
         """Start a new session, measure the baseline, try ``experiments`` ideas, and return the record of the session.
 
         Raises:
             AutopilotError: the baseline got no number, or the server refuses everything.
+            ToolRefusedError: the server refuses the session itself.
         """
         await self._settle_earlier()
-        session = await self._client.call("start_session", SessionAnswer, tag="new", researcher=_NAME)
+        session = await self._client.call("start_session", SessionAnswer, tag="new", researcher=self._researcher)
         self._observer.session_started(session)
+        ended_early: str | None = None
+        try:
+            await self._measure_baseline()
+            ended_early = await self._try_ideas(experiments, session)
+        except StoppedError as error:
+            ended_early = str(error)
+            await self._revert("workspace", "")
+        history = await self._history(session=session.tag, sort="oldest")
+        return Report(
+            session=session,
+            experiments=[experiment for page in history for experiment in page.experiments],
+            ended_early=ended_early,
+            ledger_head=history[-1].ledger_head,
+        )
+
+    async def _measure_baseline(self) -> None:
         baseline = await self._run("baseline", "The number that every idea of this session is measured against.")
         self._observer.finished(baseline)
         if baseline.experiment.val_bpb is None:
             await self._revert(baseline.experiment.id, lesson(baseline.experiment))
             raise AutopilotError(_failed_baseline(baseline))
-        tried = await self._tried()
+
+    async def _try_ideas(self, experiments: int, session: SessionAnswer) -> str | None:
+        """Try ``experiments`` ideas, one after the other; returns why it tried fewer, or None."""
+        tried = await self._tried(session)
         done = refusals = 0
         while done < experiments:
             proposal = self._strategy.propose(self._train.read_text(), profile=session.profile, tried=tried)
             if proposal is None:
-                break
+                return _NO_FURTHER_IDEA
             self._train.write_text(proposal.source)
             try:
                 answer = await self._run(proposal.description, proposal.hypothesis)
@@ -96,12 +126,7 @@ class Autopilot:
                 continue
             self._observer.finished(await self._decide(answer))
             done, refusals = done + 1, 0
-        history = await self._history(session=session.tag, sort="oldest")
-        return Report(
-            session=session,
-            experiments=[experiment for page in history for experiment in page.experiments],
-            ledger_head=history[-1].ledger_head,
-        )
+        return None
 
     async def _settle_earlier(self) -> None:
         """Decide what a killed research left undecided, so that this session begins with the champion's train.py."""
@@ -164,16 +189,29 @@ class Autopilot:
             self._observer.saved(answer.backup)
         return answer
 
-    async def _tried(self) -> Set[Change]:
-        """Return what any session of this lab has tried and got an answer for."""
+    async def _tried(self, session: SessionAnswer) -> Set[Change]:
+        """Return what any session of this lab has tried under the same conditions and got an answer for.
+
+        What a session of another budget or corpus found is the answer to another question.
+        """
         unanswered = (None, Verdict.CANCELLED, Verdict.LOST)
-        return {
-            change
-            for page in await self._history(session="all", sort="oldest", text=" -> ")
-            for experiment in page.experiments
-            if experiment.verdict not in unanswered
-            for change in changes_in(experiment.description)
-        }
+        comparable = {session.tag: True}
+        tried = set[Change]()
+        for page in await self._history(session="all", sort="oldest", text=" -> "):
+            for experiment in page.experiments:
+                if experiment.verdict in unanswered:
+                    continue
+                if experiment.session not in comparable:
+                    group = await self._group(experiment.session)
+                    comparable[experiment.session] = group == session.comparability_group
+                if comparable[experiment.session]:
+                    tried |= changes_in(experiment.description)
+        return tried
+
+    async def _group(self, session: str) -> str:
+        """Return the comparability group of a session that has experiments; it is that of each of its programs."""
+        answer = await self._client.call("history", HistoryAnswer, session=session, per_page=1)
+        return answer.programs[-1].group
 
     async def _history(self, **filters: str) -> list[HistoryAnswer]:
         pages = []

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DEMO_LAB = Path("labs/demo")
 _DEMO_BUDGET_SECONDS = 20.0
+_RESEARCHER_CHARACTERS = 64  # what start_session takes
 
 
 def research(
@@ -27,7 +28,13 @@ def research(
         float | None,
         typer.Option(metavar="S", help="Training seconds of each experiment.", show_default="the lab's; 20 in a new lab"),
     ] = None,
-    strategy: Annotated[str, typer.Option(help="Where ideas come from.")] = "ladder",
+    strategy: Annotated[
+        str, typer.Option(help="Where ideas come from: 'ladder', a fixed order of changes, or 'random', a control group.")
+    ] = "ladder",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Of the random strategy.", show_default="drawn, and printed"),
+    ] = None,
     lab: Annotated[Path, typer.Option("--lab", metavar="DIR", help="The lab; made when it is missing.")] = _DEMO_LAB,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line to stdout.")] = False,
 ) -> None:
@@ -38,22 +45,30 @@ def research(
     """
     from ...lab.errors import NotReadyError
     from ...lab.locks import locked_if_free
-    from ..autopilot.strategies import STRATEGIES
+    from ..autopilot.strategies import SEEDED, STRATEGIES, draw_seed, make_strategy
     from ..plot import progress_chart
     from ..tables import console, experiments_table
 
     if strategy not in STRATEGIES:
         raise typer.BadParameter(f"no strategy {strategy!r}; the built-in ones are: {', '.join(STRATEGIES)}")
+    if seed is not None and strategy not in SEEDED:
+        raise typer.BadParameter(f"the strategy {strategy} draws nothing: --seed is for {', '.join(SEEDED)}")
     started = time.monotonic()
     screen = console(stderr=as_json)
-    folder, lock = _ready_lab(lab.resolve(), budget_seconds)
+    folder, lock, vocab_sizes = _ready_lab(lab.resolve(), budget_seconds)
+    name = strategy
+    if strategy in SEEDED:
+        seed = draw_seed() if seed is None else seed
+        name = f"{strategy}, seed {seed}"
+        screen.print(f"strategy {name} (the same again: --strategy {strategy} --seed {seed})", markup=False, soft_wrap=True)
     with locked_if_free(lock) as ours:
         if not ours:
             raise NotReadyError(
                 f"Another autopilot is at work in {folder}, and two would edit one train.py. "
                 "Wait until it is done, or pass another --lab."
             )
-        report = _work(folder, screen, STRATEGIES[strategy](), experiments, budget_seconds)
+        source = make_strategy(strategy, seed=seed, vocab_sizes=vocab_sizes)
+        report = _work(folder, screen, source, name, experiments, budget_seconds)
     title = f"session {report.session.tag} of {folder}"
     screen.print(experiments_table(report.experiments, title=title))
     chart: Path | None = folder / "progress.png"
@@ -65,11 +80,14 @@ def research(
     except OSError as error:
         screen.print(f"no chart: {error}", markup=False, soft_wrap=True)
         chart = None
-    typer.echo(json.dumps(summary(report, folder, chart, time.monotonic() - started)))
+    if report.ended_early is not None:
+        screen.print(f"ended early: {report.ended_early}", markup=False, soft_wrap=True)
+    facts = summary(report, folder, chart, time.monotonic() - started)
+    typer.echo(json.dumps({"strategy": strategy, "seed": seed, **facts}))
 
 
 def summary(report: Report, folder: Path, chart: Path | None, seconds: float) -> dict[str, object]:
-    """Return the facts of the last line; counts include the baseline, ``crashed`` is every run without a number."""
+    """Return the facts of a session; counts include the baseline, ``crashed`` is every run without a number."""
     experiments = report.experiments
     kept = [(e.val_bpb, e.id) for e in experiments if e.decision == "kept" and e.val_bpb is not None]
     best_val_bpb, best_experiment = min(kept, default=(None, None))
@@ -84,15 +102,17 @@ def summary(report: Report, folder: Path, chart: Path | None, seconds: float) ->
         "kept": len(kept),
         "reverted": sum(e.decision == "reverted" for e in experiments),
         "crashed": sum(e.val_bpb is None for e in experiments),
+        "ended_early": report.ended_early,
         "seconds": round(seconds, 1),
         "chart": None if chart is None else str(chart),
         "ledger_head": report.ledger_head,
     }
 
 
-def _ready_lab(folder: Path, budget_seconds: float | None) -> tuple[Path, Path]:
-    """Make what is missing of the lab and its corpus; return the lab's folder and the lock of its autopilot."""
+def _ready_lab(folder: Path, budget_seconds: float | None) -> tuple[Path, Path, tuple[int, ...]]:
+    """Make what is missing of the lab and its corpus; return its folder, the lock of its autopilot, its vocabulary sizes."""
     from ...lab.config import CONFIG_NAME
+    from ...lab.errors import StoppedError
     from ...lab.scaffold import create_lab
     from ...prepare.corpus import open_corpus
     from ...prepare.errors import PrepareError
@@ -104,26 +124,32 @@ def _ready_lab(folder: Path, budget_seconds: float | None) -> tuple[Path, Path]:
     with opened(folder) as lab:
         if lab.adopt_harness():
             typer.echo("Adopted the installed harness; earlier numbers of this lab are not comparable.", err=True)
+        if (paused := lab.paused()) is not None:
+            raise StoppedError(f"The lab {lab.root} is paused: {paused}. Research goes on after `autoresearch resume`.")
         folder, corpus, lock = lab.root, lab.config().corpus_name, lab.state.root / "autopilot.lock"
     try:
-        open_corpus(corpus)
+        vocab_sizes = open_corpus(corpus).manifest.vocab_sizes
     except PrepareError:
         prepare_with_progress(corpus)
-    return folder, lock
+        vocab_sizes = open_corpus(corpus).manifest.vocab_sizes
+    return folder, lock, vocab_sizes
 
 
-def _work(folder: Path, screen: Console, strategy: Strategy, experiments: int, budget_seconds: float | None) -> Report:
-    """Run the autopilot against a server of its own, with a view of it on ``screen``."""
+def _work(
+    folder: Path, screen: Console, strategy: Strategy, name: str, experiments: int, budget_seconds: float | None
+) -> Report:
+    """Run the autopilot against a server of its own, with a view of it on ``screen``; the record gets the strategy's name."""
     import anyio
 
     from ..autopilot.client import LabClient, with_server
-    from ..autopilot.researcher import Autopilot
+    from ..autopilot.researcher import NAME, Autopilot
     from ..autopilot.view import watching
 
     with watching(screen, experiments=experiments) as view:
 
         async def work(client: LabClient) -> Report:
-            return await Autopilot(client, folder, strategy, view).research(experiments)
+            autopilot = Autopilot(client, folder, strategy, view, researcher=f"{NAME} ({name})"[:_RESEARCHER_CHARACTERS])
+            return await autopilot.research(experiments)
 
         async def main() -> Report:
             return await with_server(folder, work, budget_seconds=budget_seconds)

@@ -15,7 +15,7 @@ from autoresearch_mcp.server.autopilot.client import AutopilotError, LabClient, 
 from autoresearch_mcp.server.autopilot.edits import literal, read_constants, replace_constants
 from autoresearch_mcp.server.autopilot.ladder import RUNGS, Ladder
 from autoresearch_mcp.server.autopilot.researcher import lesson
-from autoresearch_mcp.server.autopilot.strategies import STRATEGIES
+from autoresearch_mcp.server.autopilot.strategies import make_strategy
 from autoresearch_mcp.server.autopilot.strategy import Proposal, changes_in
 from autoresearch_mcp.tools.results import ExperimentAnswer, ExperimentSummary, StatusAnswer
 
@@ -121,9 +121,10 @@ def test_every_rung_names_a_constant_of_the_real_file() -> None:
     assert {rung.name for rung in RUNGS} <= read_constants(TRAIN, "cpu").keys()
 
 
-def test_strategies_start_afresh() -> None:
-    first = STRATEGIES["ladder"]().propose(TRAIN, profile="cpu", tried=set())
-    assert first == STRATEGIES["ladder"]().propose(TRAIN, profile="cpu", tried=set())
+@pytest.mark.parametrize(("name", "seed"), [("ladder", None), ("random", 7)])
+def test_strategies_start_afresh(name: str, seed: int | None) -> None:
+    first, second = (make_strategy(name, seed=seed, vocab_sizes=(512, 1024)) for _ in range(2))
+    assert first.propose(TRAIN, profile="cpu", tried=set()) == second.propose(TRAIN, profile="cpu", tried=set())
 
 
 @pytest.mark.parametrize(
@@ -137,8 +138,8 @@ def test_strategies_start_afresh() -> None:
 )
 def test_a_lesson_is_one_sentence_with_the_number(verdict: str, delta: float | None, expected: str) -> None:
     experiment = ExperimentSummary(
-        id="e0002", session="s", description="DEPTH 4 -> 5, with more words", parent="e0001", verdict=verdict,
-        decision="pending", val_bpb=None, delta=delta, confidence=None, note="",
+        id="e0002", session="s", program="0123abcd", description="DEPTH 4 -> 5, with more words", parent="e0001",
+        verdict=verdict, decision="pending", val_bpb=None, delta=delta, confidence=None, note="",
     )  # fmt: skip
     assert lesson(experiment) == expected
 

@@ -14,10 +14,12 @@ from typing import get_args, get_type_hints
 
 import pytest
 import typer
+from autoresearch_mcp.lab.experiments import propose
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.server.cli.application import app
 from autoresearch_mcp.server.cli.errors import CommandGroup
 from autoresearch_mcp.server.cli.record_commands import Part, Sort
+from autoresearch_mcp.tools.catalog import TOOLS
 from autoresearch_mcp.tools.history import history
 from autoresearch_mcp.tools.show_experiment import show_experiment
 from typer.testing import CliRunner, Result
@@ -34,13 +36,16 @@ COMMANDS = [
     "revert",
     "cancel",
     "accept-config",
+    "accept-isolation",
     "pause",
     "resume",
     "repair",
     "history",
     "show",
     "status",
+    "report",
     "plot",
+    "export",
     "verify",
 ]
 
@@ -78,7 +83,7 @@ def test_the_choices_are_those_of_the_tools() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["history"], ["status"], ["keep", "e0001"], ["run", "-d", "baseline"], ["verify"], ["plot"]]
+    "command", [["history"], ["status"], ["keep", "e0001"], ["run", "-d", "baseline"], ["verify"], ["plot"], ["report"]]
 )
 def test_outside_a_lab_the_error_is_one_line_that_names_the_next_command(command: list[str], tmp_path: Path) -> None:
     error = one_line_error(call(*command, "--lab", tmp_path))
@@ -232,6 +237,32 @@ def test_plot_writes_a_png_even_before_the_first_experiment(lab: Lab, tmp_path: 
     assert call("plot", "--output", tmp_path / "no" / "chart.png", "--lab", lab.root).exit_code == 2
 
 
+def test_report_prints_markdown_writes_it_to_a_file_or_answers_in_json(lab: Lab, tmp_path: Path) -> None:
+    printed = call("report", "--lab", lab.root).stdout
+    assert printed.startswith(f"# autoresearch: session {lab.session().tag}\n")
+    assert printed.endswith("\n")
+    destination = tmp_path / "report.md"
+    assert call("report", "--output", destination, "--lab", lab.root).stdout == f"{destination}\n"
+    assert destination.read_text().splitlines()[0] == printed.splitlines()[0]
+    answer = json.loads(call("report", "--json", "--lab", lab.root).stdout)
+    assert (answer["session"], answer["omitted"]) == (lab.session().tag, "")
+    assert "nope" in one_line_error(call("report", "--session", "nope", "--lab", lab.root))
+    assert call("report", "--output", tmp_path / "no" / "report.md", "--lab", lab.root).exit_code == 2
+
+
+def test_history_filters_by_program_and_show_prints_a_program_as_it_was_accepted(still: Lab) -> None:
+    experiment, _ = propose(still, description="baseline", hypothesis="")
+    program = still.workspace.program.read_text()
+    answer = json.loads(call("history", "--json", "--lab", still.root).stdout)
+    (summary,) = answer["programs"]
+    assert summary["program"] == experiment.program_sha256[:8]
+    filtered = json.loads(call("history", "--program", summary["program"], "--json", "--lab", still.root).stdout)
+    assert filtered["total"] == 1
+    assert summary["program"] in one_line_error(call("history", "--program", "ffffffff", "--lab", still.root))
+    still.workspace.program.write_text("# Another plan\n")
+    assert call("show", experiment.id, "--part", "program", "--lab", still.root).stdout == program
+
+
 def test_wrong_choices_are_usage_errors() -> None:
     for arguments in (
         ["research", "--strategy", "magic"],
@@ -257,24 +288,46 @@ def test_serving_imports_neither_torch_nor_numpy_nor_matplotlib_nor_rich() -> No
     assert _python(code) == "[]"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["serve"], ["doctor"]])
+def test_where_python_has_no_posix_the_answer_is_wsl_and_no_traceback(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.modules['fcntl'] = None; sys.argv = ['autoresearch', *{arguments!r}]; "
+        "from autoresearch_mcp.server.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "wsl --install" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_accept_isolation_explains_the_level_and_needs_a_terminal_only_where_it_asks(lab: Lab) -> None:
+    result = call("accept-isolation", "--lab", lab.root)
+    assert result.exit_code == 0
+    assert "use the network" in result.stdout
+    assert json.loads(call("accept-isolation", "--json", "--lab", lab.root).stdout)["accepted"]
+
+
 @pytest.mark.slow
 def test_doctor_starts_the_server_and_reports_every_part(lab: Lab) -> None:
     result = call("doctor", "--json", "--lab", lab.root)
     answer = json.loads(result.stdout)
     checks = {check["name"]: check for check in answer["checks"]}
     assert checks.keys() >= {
+        "platform",
         "python",
         "torch",
         "processor",
+        "GPU",
         "C++ compiler",
         "git",
         "lab",
         "corpus",
+        "corpora",
         "disk",
         "isolation",
         "server",
     }
-    assert re.match(r"10 tools \d+\.\d s", checks["server"]["found"])
+    assert re.match(rf"{len(TOOLS)} tools \d+\.\d s", checks["server"]["found"])
     assert answer["ok"] == (result.exit_code == 0)
     assert all(check["advice"] for check in answer["checks"] if check["level"] != "ok")
 

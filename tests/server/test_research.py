@@ -14,6 +14,7 @@ import pytest
 from autoresearch_mcp.lab import experiments
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.locks import locked_if_free
+from autoresearch_mcp.lab.rules import pause
 from autoresearch_mcp.lab.states import Decision
 
 MakeLab = Callable[..., Lab]
@@ -24,9 +25,9 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=300, check=False)
 
 
-def research(folder: Path, *, ideas: int) -> dict[str, Any]:
+def research(folder: Path, *options: str, ideas: int) -> dict[str, Any]:
     """Run `autoresearch research` and return its last line."""
-    done = run(folder, "--experiments", str(ideas), "--budget-seconds", "1.5", "--json")
+    done = run(folder, "--experiments", str(ideas), "--budget-seconds", "1.5", "--json", *options)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     return json.loads(line)
@@ -53,11 +54,38 @@ def test_two_autopilots_do_not_share_a_train_py(make_lab: MakeLab) -> None:
     assert lab.ledger.sessions() == []
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--strategy", "genius"), "the built-in ones are: ladder, random"),
+        (("--seed", "1"), "--seed is for random"),
+    ],
+)
+def test_a_wrong_strategy_or_seed_is_told_before_anything_is_made(
+    tmp_path: Path, options: tuple[str, ...], expected: str
+) -> None:
+    refused = run(tmp_path / "lab", *options)
+    assert refused.returncode == 2
+    assert expected in " ".join(refused.stderr.split())
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_paused_lab_begins_no_session(make_lab: MakeLab) -> None:
+    lab = make_lab()
+    pause(lab, "the fan is loud")
+    refused = run(lab.root, "--experiments", "0")
+    assert refused.returncode == 1
+    assert "the fan is loud" in refused.stderr
+    assert "autoresearch resume" in refused.stderr
+    assert lab.ledger.sessions() == []
+
+
 @pytest.mark.slow
 def test_research_runs_a_session_and_a_second_one_goes_on_from_its_champion(make_lab: MakeLab, train_py: str) -> None:
     train = train_py.replace("LEARNING_RATE", "EMBEDDING_LR")
     lab = make_lab(train=train)
     first = research(lab.root, ideas=1)
+    assert (first["strategy"], first["seed"], first["ended_early"]) == ("ladder", None, None)
     assert first["experiments"] == 2
     assert first["kept"] + first["reverted"] == 2
     assert Path(first["chart"]).read_bytes().startswith(b"\x89PNG")
@@ -70,7 +98,9 @@ def test_research_runs_a_session_and_a_second_one_goes_on_from_its_champion(make
     # A research that was killed leaves its idea in train.py, undecided; the next one settles it first.
     lab.workspace.train.write_bytes(champion + b"\nLEFT_BEHIND = 1\n")
     left, _ = experiments.propose(lab, description="left behind", hypothesis="")
-    second = research(lab.root, ideas=0)
+    second = research(lab.root, "--strategy", "random", "--seed", "4", ideas=0)
+    assert (second["strategy"], second["seed"]) == ("random", 4)
+    assert lab.ledger.sessions()[0].researcher == "autopilot (random, seed 4)"
     assert lab.ledger.experiment(left.id).decision is not Decision.PENDING
     assert second["session"] != first["session"]
     assert second["experiments"] == 1
