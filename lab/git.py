@@ -194,6 +194,8 @@ class GitRepository:
     def update_ref(self, name: str, new: str, old: str | None) -> None:
         """Point ``name`` at ``new`` if it now points at ``old`` (None: if it does not exist), atomically.
 
+        Where it points at ``new`` already, nothing is left to do: another process of ours may have been first.
+
         Raises:
             GitError: the ref is elsewhere (the message says where), it is locked, or ``new`` is not in the repository.
         """
@@ -203,6 +205,8 @@ class GitRepository:
         answer = self._run("update-ref", "--no-deref", *arguments, accept=(0, 1, 128))
         if answer.status != 0:
             found = self.ref(name)
+            if found == new:
+                return  # another process of ours was first
             if found != old:
                 raise GitError(
                     f"{name} was expected {_at(old)} and is {_at(found)}, so it was left alone: "

@@ -267,6 +267,13 @@ def test_a_ref_that_moved_is_left_alone_and_the_message_says_where_it_is(reposit
     assert repository.ref(CHAMPION) == head
 
 
+def test_a_ref_that_another_process_has_moved_there_already_is_no_error(repository):
+    head = repository.head_commit()
+    repository.update_ref(CHAMPION, head, None)
+    repository.update_ref(CHAMPION, head, None)
+    assert repository.ref(CHAMPION) == head
+
+
 def test_a_ref_cannot_point_at_nothing_and_a_locked_ref_is_reported(repository, folder):
     with pytest.raises(GitError, match="cannot be set"):
         repository.update_ref(CHAMPION, "1" * 40, None)
