@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .config import LabConfig
-from .policy import Z_THRESHOLD, Judgement, Measurement, judge
+from .policy import Judgement, Measurement, judge
 from .records import Experiment, Run
 from .states import Decision, Outcome, Verdict
 
-NEAR_MISS_Z = 2 * Z_THRESHOLD  # worse by no more than twice the distance that is called noise
 _SECONDS_PER_HOUR = 3600.0
 
 
@@ -28,7 +27,7 @@ class Digest:
         kept: the champions in the order in which they were kept, the baseline first.
         running_best: those of ``kept`` that set a new lowest val_bpb.
         since_best: finished experiments that were recorded after the last of ``running_best``.
-        near_misses: experiments with a number that were not kept and are not clearly worse, the closest to a gain first.
+        near_misses: experiments that were not kept and are not worse beyond noise, the closest to a gain first.
         lessons: reverted experiments that say what was learned.
         without_number: finished experiments that have no val_bpb.
         hours: from the first experiment to the last result.
@@ -126,6 +125,5 @@ def _running_best(kept: Sequence[Experiment]) -> list[Experiment]:
 
 def _is_near_miss(experiment: Experiment) -> bool:
     """True where a little more, or a combination, might have been a gain: it was compared, and not kept."""
-    if experiment.decision is Decision.KEPT or experiment.z is None:
-        return False
-    return experiment.verdict in (Verdict.WITHIN_NOISE, Verdict.IMPROVED) or experiment.z >= -NEAR_MISS_Z
+    compared = experiment.verdict in (Verdict.WITHIN_NOISE, Verdict.IMPROVED) and experiment.z is not None
+    return compared and experiment.decision is not Decision.KEPT

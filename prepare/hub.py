@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .corpus import cache_root
-from .errors import PrepareError
 from .hub_files import HubFiles, require_libraries
+from .readers import read_parquet
 from .sources import FetchReport, Project, Split
-
-_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,29 +129,5 @@ class HubSource:
             PrepareError: the file is no Parquet file, or has no such column.
         """
         shard, _ = self._shards()[project.name]
-        yield from _read_rows(self._files.path(shard.file), self.dataset.column, shard.first_row, shard.stop_row)
-
-
-def _read_rows(path: Path, column: str, first_row: int, stop_row: int | None) -> Iterator[str]:
-    """Yield the texts of some rows of a Parquet file, a batch in memory at a time."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
-            names = file.schema_arrow.names
-            if column not in names:
-                raise PrepareError(f"{path} has no column {column!r}, it has {', '.join(map(repr, names))}")
-            row = 0
-            for group in range(file.num_row_groups):
-                end_of_group = row + file.metadata.row_group(group).num_rows
-                if end_of_group <= first_row or (stop_row is not None and row >= stop_row):
-                    row = end_of_group
-                    continue
-                for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=[column]):
-                    for text in batch.column(0).to_pylist():
-                        if text and first_row <= row and (stop_row is None or row < stop_row):
-                            yield text
-                        row += 1
-    except pyarrow.ArrowException as error:
-        raise PrepareError(f"{path} cannot be read as a Parquet file: {error}") from error
+        path = self._files.path(shard.file)
+        yield from read_parquet(path, self.dataset.column, first_row=shard.first_row, stop_row=shard.stop_row)

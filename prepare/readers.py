@@ -77,11 +77,12 @@ def read_documents_of(path: Path) -> Iterator[str]:
         raise PrepareError(f"{path} cannot be read ({reason}): make it readable, or take it out of the folder") from error
 
 
-def read_parquet(path: Path, column: str | None = None) -> Iterator[str]:
-    """Yield every text of one column of a Parquet file, a row group at a time; null and empty ones are left out.
+def read_parquet(path: Path, column: str | None = None, *, first_row: int = 0, stop_row: int | None = None) -> Iterator[str]:
+    """Yield the texts of one column of a Parquet file, a row group at a time; null and empty ones are left out.
 
     Args:
         column: its name; by default `TEXT_FIELDS`, else the only column that holds text.
+        first_row, stop_row: only these rows, the last not included; None: to the end.
 
     Raises:
         LibraryMissingError: pyarrow is not installed; the text names the pip command.
@@ -94,9 +95,15 @@ def read_parquet(path: Path, column: str | None = None) -> Iterator[str]:
     try:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             name = _column_of_text(path, file.schema_arrow, column)
+            after = 0  # the row behind the group
             for group in range(file.num_row_groups):
+                row, after = after, after + file.metadata.row_group(group).num_rows
+                if after <= first_row or (stop_row is not None and row >= stop_row):
+                    continue
                 for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=[name]):
-                    yield from filter(None, batch.column(0).to_pylist())
+                    last = batch.num_rows if stop_row is None else max(0, stop_row - row)
+                    yield from filter(None, batch.column(0).to_pylist()[max(0, first_row - row) : last])
+                    row += batch.num_rows
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the file itself: absent, or not ours to read

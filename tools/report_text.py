@@ -173,7 +173,7 @@ def _failures(night: Night, limits: Limits) -> str:
 def _near_misses(night: Night, limits: Limits) -> str:
     return _listed(
         "## Near misses",
-        "Not kept, and not clearly worse than their parent: combine them, or go further. The closest to a gain first.",
+        "Not kept, and not worse than their parent beyond noise: combine them, or go further. The closest to a gain first.",
         [
             f"- {e.id}, {number(e.delta, '+.4f')} against {e.parent}, confidence {number(e.confidence, '.2f')}: "
             f"{plain(e.description, limits.text_bytes)}"

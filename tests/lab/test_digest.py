@@ -70,8 +70,8 @@ def test_the_champion_is_judged_against_the_baseline_with_the_sessions_noise(nig
     assert night.overall.standard_error == pytest.approx(CONFIG.sigma * 2**0.5)
 
 
-def test_a_near_miss_was_not_kept_and_is_not_clearly_worse(night: Digest) -> None:
-    assert ids(night.near_misses) == ["e0008", "e0004", "e0006"]
+def test_a_near_miss_was_not_kept_and_is_not_worse_beyond_noise(night: Digest) -> None:
+    assert ids(night.near_misses) == ["e0008", "e0004"]
 
 
 def test_lessons_failures_and_what_is_open_are_told_apart(night: Digest) -> None:

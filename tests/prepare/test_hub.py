@@ -332,7 +332,7 @@ def test_empty_documents_are_left_out_and_rows_are_taken_as_asked(hub, make_parq
 
 def test_a_file_without_the_column_or_that_is_no_parquet_is_named(filled, make_parquet, make_documents):
     filled.files["val.parquet"] = make_parquet(make_documents("val"), column="story")
-    with pytest.raises(PrepareError, match=r"val\.parquet has no column 'text', it has 'story'"):
+    with pytest.raises(PrepareError, match=r"val\.parquet has no column 'text' that holds text; its columns are story"):
         prepare_corpus("tiny", source=source())
     filled.files["shard_0.parquet"] = b"not a table" * 100
     shutil.rmtree(folder(Path(os.environ["AUTORESEARCH_CACHE"])))

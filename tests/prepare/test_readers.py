@@ -50,6 +50,15 @@ def test_a_parquet_file_has_a_document_in_each_row(tmp_path: Path, make_parquet:
     assert list(read_parquet(path, column)) == TEXTS * 2
 
 
+@pytest.mark.parametrize(("first", "stop"), [(0, None), (0, 3), (1, 4), (2, 2), (3, 9), (4, None), (5, 6), (9, None)])
+def test_only_the_asked_rows_of_a_parquet_file_are_read_wherever_its_groups_end(
+    tmp_path: Path, make_parquet: Callable[..., bytes], first: int, stop: int | None
+):
+    rows = [f"row {number}" for number in range(7)]
+    path = written(tmp_path / "a.parquet", make_parquet(rows, column="text", rows_per_group=2))
+    assert list(read_parquet(path, first_row=first, stop_row=stop)) == rows[first:stop]
+
+
 def test_parquet_columns_of_every_kind_of_text_are_read_by_name(tmp_path: Path):
     import pyarrow
     import pyarrow.parquet
