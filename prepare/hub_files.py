@@ -137,7 +137,7 @@ def require_libraries(corpus_name: str) -> None:
     except ImportError as error:
         raise LibraryMissingError(
             f"the corpus {corpus_name!r} comes from the Hugging Face hub, which takes two more libraries ({error}): run "
-            "`pip install 'autoresearch-mcp[corpora]'`, or `pip install huggingface_hub pyarrow`, with the Python that runs "
+            "`pip install huggingface_hub pyarrow` with the Python that runs "
             f"autoresearch, then `autoresearch prepare --corpus {corpus_name}` again"
         ) from error
 

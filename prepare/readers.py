@@ -49,8 +49,8 @@ def require_library(path: Path) -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise LibraryMissingError(
-            f"{path} is a Parquet file, which takes one more library ({error}): run `pip install 'autoresearch-mcp[corpora]'`, "
-            "or `pip install pyarrow`, with the Python that runs autoresearch, then the same command again"
+            f"{path} is a Parquet file, which takes one more library ({error}): run `pip install pyarrow` "
+            "with the Python that runs autoresearch, then the same command again"
         ) from error
 
 

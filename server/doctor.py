@@ -119,7 +119,7 @@ def _corpora() -> Check:
     missing = [name for name in _HUB_PACKAGES if importlib.util.find_spec(name) is None]
     if not missing:
         return Check(name="corpora", level=Level.OK, found=f"prepared: {prepared}; those of the Hugging Face hub can be")
-    advice = f"{sys.executable} -m pip install 'autoresearch-mcp[corpora]'"
+    advice = f"{sys.executable} -m pip install huggingface_hub pyarrow"
     found = f"prepared: {prepared}; those of the Hugging Face hub need {' and '.join(missing)}"
     return Check(name="corpora", level=Level.OK, found=found, advice=advice)
 

@@ -41,6 +41,22 @@ def can_adopt_orphans() -> bool:
     return ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0
 
 
+def exit_descriptor(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when the process exits, where the platform has one."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def signal_name(number: int) -> str:
+    """Return "SIGKILL" for 9."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 class ProcessTree:
     """Every process below this one except the ``spared`` ones (the scoring workers) and what they start.
 

@@ -13,12 +13,9 @@ import os
 import resource
 import secrets
 import selectors
-import shutil
-import signal
 import stat
 import struct
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +25,6 @@ import numpy as np
 
 from ...prepare.channel import Channel, ChannelClosedError, Frame, ProtocolError
 from ...prepare.corpus import Corpus, open_corpus
-from ...prepare.settings import CandidateSettings
 from ...prepare.tokenizer import VOCAB_SIZES
 from ..devices import NvmlDriver
 from ..executor import RunResult, RunSpec
@@ -39,17 +35,18 @@ from ..paths import RunPaths, device_lock_path
 from ..states import Outcome
 from . import sandbox
 from .advisory import advisory_numbers, model_flops_utilisation
+from .candidate_process import prepare_folder, start_candidate
 from .clock import BudgetClock
 from .gpu_meter import GpuMeter
 from .log import CappedLog
-from .processes import END_SECONDS, ProcessTree, adopt_orphans
+from .processes import END_SECONDS, ProcessTree, adopt_orphans, exit_descriptor, signal_name
 from .reports import Reports
 from .scorer import InvalidModelError, Score, Scorer
 from .scratch import folder_bytes, remove_folder
 from .specfile import read_spec, write_result
-from .tracing import MARK_VARIABLE, Trace
+from .tracing import Trace
 from .windows import draw_windows, encode_rows
-from .workers import NAMES, ScoringWorkers, WorkerError
+from .workers import ScoringWorkers, WorkerError
 
 TICK_SECONDS = 0.1
 _SEND_SECONDS = 0.5  # a candidate that does not read its answers waits for nobody else
@@ -149,7 +146,7 @@ class Runner:
     def execute(self) -> dict:
         """Train, end, score. Returns the fields of a scored result; raises `RunEndedError` for everything else."""
         self._reports.phase("starting")
-        self._prepare_folder()
+        prepare_folder(self._spec, self._paths)
         if self._spec.device != "cpu":
             self._gpu = GpuMeter(self._spec.device, NvmlDriver())
         try:
@@ -204,7 +201,15 @@ class Runner:
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
         self._workers.start()
-        process = self._start_candidate(theirs.fileno(), write_end)
+        process = start_candidate(
+            self._spec,
+            self._paths,
+            limits=self._limits,
+            tokenizer=self._corpus.tokenizer_path,
+            mark=self._marks[0],
+            channel_fd=theirs.fileno(),
+            output_fd=write_end,
+        )
         theirs.close()
         os.close(write_end)
         tree = self._tree(process.pid, self._workers.pids, self._marks[0])
@@ -233,7 +238,7 @@ class Runner:
         selector = selectors.DefaultSelector()
         selector.register(output_fd, selectors.EVENT_READ)
         selector.register(channel, selectors.EVENT_READ)
-        exit_fd = _exit_descriptor(training.process.pid)
+        exit_fd = exit_descriptor(training.process.pid)
         if exit_fd is not None:
             selector.register(exit_fd, selectors.EVENT_READ)
         channel_open = True
@@ -378,7 +383,7 @@ class Runner:
             if self._clock.expired(wall_seconds=wall, cpu_seconds=cpu):
                 raise RunEndedError(Outcome.TIMED_OUT, self._overrun_reason())
         if code != 0:
-            how = f"was ended by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
+            how = f"was ended by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
             raise RunEndedError(Outcome.CRASHED, f"train.py {how}; its log says why")
         if training.handoff is None:
             raise RunEndedError(Outcome.CRASHED, "train.py ended without evaluate_bpb(model, tokenizer, batch_size)")
@@ -478,12 +483,6 @@ class Runner:
         trace = Trace(marks) if self._spec.isolation == IsolationLevel.NONE else None
         return ProcessTree(root_pid, spared, trace)
 
-    def _prepare_folder(self) -> None:
-        for folder in ("tmp", *NAMES):
-            (self._paths.scratch / folder).mkdir(parents=True, exist_ok=True)
-        harness = Path(self._spec.harness) / "prepare"
-        shutil.copytree(harness, self._paths.code / "prepare", dirs_exist_ok=True)
-
     def _open_clock(self) -> mmap.mmap:
         self._paths.clock.write_bytes(_SECONDS.pack(self._spec.budget_seconds))
         fd = os.open(self._paths.clock, os.O_RDWR)
@@ -491,46 +490,3 @@ class Runner:
             return mmap.mmap(fd, _SECONDS.size)
         finally:
             os.close(fd)
-
-    def _start_candidate(self, channel_fd: int, output_fd: int) -> subprocess.Popen[bytes]:
-        spec = self._spec
-        settings = CandidateSettings(
-            profile=spec.profile,
-            device=spec.device.split(":", maxsplit=1)[0],
-            context_length=spec.context_length,
-            budget_seconds=spec.budget_seconds,
-            seed=spec.seed,
-            channel_fd=channel_fd,
-            scratch=str(self._paths.scratch),
-        )
-        extra = {
-            **settings.to_environment(),
-            "AUTORESEARCH_TOKENIZER": str(self._corpus.tokenizer_path),
-            MARK_VARIABLE: self._marks[0],
-            **sandbox.python_environment(spec.python),
-        }
-        return sandbox.start(
-            [spec.python or sys.executable, "-s", "-B", "train.py"],
-            cwd=self._paths.code,
-            env=sandbox.environment(
-                scratch=self._paths.scratch, cores=spec.cores, extra=extra | sandbox.device_environment(spec.device)
-            ),
-            limits=self._limits,
-            pass_fds=(channel_fd,),
-            output=output_fd,
-        )
-
-
-def _exit_descriptor(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when the process exits, where the platform has one."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

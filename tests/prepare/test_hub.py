@@ -304,7 +304,7 @@ def test_a_missing_library_names_the_command_that_installs_it(library: str, monk
     for name in [name for name in sys.modules if name.split(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(LibraryMissingError, match=r"pip install 'autoresearch-mcp\[corpora\]'"):
+    with pytest.raises(LibraryMissingError, match="pip install huggingface_hub pyarrow"):
         fetch()
 
 
