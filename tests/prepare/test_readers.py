@@ -183,7 +183,7 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(
 ):
     path = written(tmp_path / "a.parquet", make_parquet(TEXTS))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(LibraryMissingError, match=r"pip install 'autoresearch-mcp\[corpora\]'"):
+    with pytest.raises(LibraryMissingError, match="pip install pyarrow"):
         documents(path)
 
 
