@@ -53,6 +53,8 @@ class LineView:
             f"session {session.tag}: the baseline and {self._planned} experiments of {session.budget_seconds:g} s "
             f"({session.clock} clock, profile {session.profile})"
         )
+        for warning in session.warnings:
+            self._say(f"warning: {warning}")
 
     def progressed(self, answer: ExperimentAnswer) -> None:
         now = (answer.experiment.id, answer.state)
@@ -117,6 +119,8 @@ class LiveView:
             parts.append(self._now(self._current))
         if self._done:
             parts.append(experiments_table(self._done[-_ROWS:], notes=False))
+        if self._session is not None:
+            parts += [Text(f"warning: {warning}", style="yellow") for warning in self._session.warnings]
         if self._note:
             parts.append(Text(self._note, style="yellow"))
         self._live.update(Group(*parts), refresh=True)
