@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
+from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab import experiments
 from autoresearch_mcp.lab.dispatch import dispatch
-from autoresearch_mcp.lab.errors import ConfigError, StoppedError
+from autoresearch_mcp.lab.errors import ConfigError, NotReadyError, StoppedError
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.rules import accept_rules, pause, resume, unaccepted_changes
 from autoresearch_mcp.lab.states import Outcome, RunState
+from autoresearch_mcp.prepare.building import prepare_corpus
+from autoresearch_mcp.prepare.folder import FolderSource
 from autoresearch_mcp.tools.read_program import read_program
 from autoresearch_mcp.tools.start_session import start_session
 from autoresearch_mcp.tools.status import status
@@ -85,6 +89,22 @@ def test_an_accepted_change_of_what_numbers_mean_opens_a_new_group_and_leaves_th
     again, is_new = lab.start_session(old.tag, "tester")  # the earlier one goes on under its own rules
     assert not is_new
     assert lab.session_config(again).budget.seconds == 2.0
+
+
+def test_a_corpus_from_a_folder_is_another_group_once_it_is_prepared_and_accepted(lab: Lab, tmp_path: Path):
+    old, text, words = lab.session(), tmp_path / "text", random.Random(5)
+    text.mkdir()
+    for number in range(60):
+        lines = (" ".join(f"{words.getrandbits(40):x}" for _ in range(8)) for _ in range(260))
+        (text / f"{number}.txt").write_text("\n".join(lines))
+    rewrite(lab, 'name = "tiny"', 'name = "mine"')
+    assert accept_rules(lab).opens_group
+    with pytest.raises(NotReadyError, match="'mine' is not prepared"):
+        lab.start_session(None, "tester")
+    prepare_corpus("mine", source=FolderSource(text))
+    session, is_new = lab.start_session(None, "tester")
+    assert is_new
+    assert session.group != old.group
 
 
 def test_accepting_nothing_new_records_nothing(lab: Lab):

@@ -404,6 +404,18 @@ def test_climbmix_is_prepared_end_to_end_at_the_sizes_of_the_gpu_profile(hub, ma
     corpus.verify()
 
 
+def test_tinystories_is_one_file_whose_rows_its_card_divides(hub, make_parquet):
+    stories = [f"Once upon a time number {number} met number {number * 7919 % 100_003}." for number in range(22_000)]
+    hub.files["tinystories_gpt4_clean.parquet"] = make_parquet(stories, rows_per_group=4096)
+    corpus = prepare_corpus("tinystories")
+    texts = {"test": stories[:10_000], "val": stories[10_000:20_000], "train": stories[20_000:]}
+    for split, expected in texts.items():
+        assert corpus.manifest.splits[split].documents == len(expected)
+        assert corpus.text(split).tobytes() == "".join(expected).encode()
+    assert hub.seen("content").count("GET tinystories_gpt4_clean.parquet") == 1
+    assert prepare_corpus("tinystories") == corpus
+
+
 def test_the_command_fetches_says_what_it_replaces_and_prints_the_corpus(hub, make_parquet, make_documents):
     from autoresearch_mcp.server.cli.application import app
 
