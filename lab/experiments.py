@@ -16,13 +16,12 @@ from .lab import Lab
 from .ledger import StaleChampionError, result_to_json
 from .paths import TRAIN_FILE
 from .records import Experiment, Session
-from .states import Decision, Outcome, RunState, Verdict
+from .states import NO_ANSWER, Decision, Outcome, RunState
 
 WORKSPACE = "workspace"  # what `revert` takes instead of an id to discard edits that were never run
 MAX_DESCRIPTION = 500
 MAX_HYPOTHESIS = 2000
 _BACKUP_BYTES = 16 << 20
-_ENDED_WITHOUT_ANSWER = (Verdict.CANCELLED, Verdict.LOST)
 
 
 def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment, bool]:
@@ -222,13 +221,13 @@ def _already_tried(lab: Lab, session: Session, sha256: str) -> Experiment | None
     """Return the undecided experiment with these bytes; refuse bytes that are decided."""
     same = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, sha256, order="rowid DESC")
     for experiment in same:
-        if experiment.decision is Decision.PENDING and experiment.verdict not in _ENDED_WITHOUT_ANSWER:
+        if experiment.decision is Decision.PENDING and experiment.verdict not in NO_ANSWER:
             return experiment
         if experiment.id == session.champion:
             raise CandidateError(
                 f"trainer/train.py is unchanged: it is the champion {experiment.id}. Edit it, then call run_experiment."
             )
-        if experiment.verdict not in _ENDED_WITHOUT_ANSWER:
+        if experiment.verdict not in NO_ANSWER:
             raise CandidateError(
                 f"These bytes were tried as {experiment.id} ({experiment.verdict}, {experiment.decision}): "
                 f"{experiment.description}. Change trainer/train.py, or see show_experiment('{experiment.id}')."

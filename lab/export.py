@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .records import Experiment, Run
-from .states import Decision, Verdict
+from .states import NO_ANSWER, Decision
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 COMMIT_DIGITS = 7
@@ -20,7 +20,6 @@ COMMIT_DIGITS = 7
 Status = Literal["keep", "discard", "crash"]
 
 _MB_PER_GB = 1024  # as upstream divides
-_NO_ANSWER = (Verdict.CANCELLED, Verdict.LOST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +58,7 @@ def export_results(experiments: Sequence[Experiment], runs: Mapping[str, Sequenc
     for experiment in experiments:
         status = _status(experiment)
         if status is None:
-            reason = "undecided" if experiment.verdict not in _NO_ANSWER else str(experiment.verdict)
+            reason = "undecided" if experiment.verdict not in NO_ANSWER else str(experiment.verdict)
             left_out[reason] = left_out.get(reason, 0) + 1
             continue
         crashed = status == "crash"
@@ -89,7 +88,7 @@ def one_field(text: str) -> str:
 
 
 def _status(experiment: Experiment) -> Status | None:
-    if experiment.verdict is None or experiment.verdict in _NO_ANSWER:
+    if experiment.verdict is None or experiment.verdict in NO_ANSWER:
         return None
     if not experiment.verdict.has_number():
         return "crash"

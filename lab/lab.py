@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..prepare.errors import PrepareError
@@ -120,12 +121,13 @@ class Lab:
         event = self.ledger.latest("rules_accepted")
         if event is None:
             return None
-        return AcceptedRules(config=event.body["config"], program_sha256=event.body["program_sha256"], at=event.at)
+        config = LabConfig.model_validate_json(event.body["config"])
+        return AcceptedRules(config=config, program_sha256=event.body["program_sha256"], at=event.at)
 
     def config(self) -> LabConfig:
         """Return the accepted autoresearch.toml (before the first session: the file); sessions keep the one they began with."""
         accepted = self.accepted_rules()
-        config = load_config(self.workspace.config) if accepted is None else LabConfig.model_validate_json(accepted.config)
+        config = load_config(self.workspace.config) if accepted is None else accepted.config
         return config if self._budget_seconds is None else config.with_budget(self._budget_seconds)
 
     def session_config(self, session: Session) -> LabConfig:
@@ -154,7 +156,7 @@ class Lab:
         if self._session_tag is not None:
             session = self.ledger.session(self._session_tag)
         else:
-            session = next(iter(self.ledger.sessions()), None)
+            session = self.ledger.newest_session()
         if session is None:
             raise NotReadyError(
                 f"No session in {self.root} yet. Call start_session first (from a shell: `autoresearch research` or "
@@ -186,7 +188,7 @@ class Lab:
         if tag == NEW_SESSION:
             tag = self._free_tag()
         if tag is None:
-            newest = next(iter(self.ledger.sessions()), None)
+            newest = self.ledger.newest_session()
             if newest is not None and newest.group == group:
                 return newest, False
             tag = self._free_tag()
@@ -341,7 +343,7 @@ class Lab:
 
     def comparability_group(self, config: LabConfig | None = None) -> str:
         """Return the short name of these conditions; numbers of different groups are never compared."""
-        return hashlib.sha256(json.dumps(self.conditions(config), sort_keys=True).encode()).hexdigest()[:12]
+        return group_of(self.conditions(config))
 
     # -- private ----------------------------------------------------------------------------------------------------------
 
@@ -360,6 +362,11 @@ class Lab:
             return head
         message = f"autoresearch: train.py at the start of session {tag}\n"
         return self.git.commit_with_file(head, TRAIN_FILE, train, message, int(time.time()))
+
+
+def group_of(conditions: Mapping[str, object]) -> str:
+    """Return the short name of `Lab.conditions`."""
+    return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def rules_event(

@@ -117,6 +117,10 @@ class Ledger:
         """Return the sessions, the newest first."""
         return [Session(**dict(row)) for row in self._all("SELECT * FROM sessions ORDER BY created_at DESC, rowid DESC")]
 
+    def newest_session(self) -> Session | None:
+        """Return the session that was begun last; None before the first."""
+        return next(iter(self.sessions()), None)
+
     def latest(self, *kinds: str) -> Event | None:
         """Return the last event of these kinds."""
         marks = ", ".join("?" for _ in kinds)

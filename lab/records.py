@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .config import LabConfig
 from .executor import RunResult
 from .states import Decision, RunState, Verdict
 
@@ -12,7 +13,7 @@ from .states import Decision, RunState, Verdict
 class AcceptedRules:
     """The autoresearch.toml and the program.md that the human accepted; later edits of the files do not count yet."""
 
-    config: str  # canonical JSON
+    config: LabConfig
     program_sha256: str
     at: float
 

@@ -85,7 +85,7 @@ def _harness(lab: Lab) -> list[str]:
 
 def _files(lab: Lab) -> list[str]:
     """Write the files of the workspace that are missing."""
-    accepted, session = lab.accepted_rules(), next(iter(lab.ledger.sessions()), None)
+    accepted, session = lab.accepted_rules(), lab.ledger.newest_session()
     wanted: dict[str, bytes] = {}
     if accepted is not None:
         wanted[PROGRAM_FILE] = lab.ledger.blob(accepted.program_sha256) or b""

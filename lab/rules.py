@@ -47,7 +47,7 @@ def unaccepted_changes(lab: Lab) -> list[str]:
     advice = f"The accepted one counts. The human accepts the change with: {command_path()} accept-config --lab {lab.root}"
     changes = []
     try:
-        if load_config(lab.workspace.config) != LabConfig.model_validate_json(accepted.config):
+        if load_config(lab.workspace.config) != accepted.config:
             changes.append(f"{CONFIG_NAME} differs from the accepted one. {advice}")
     except ConfigError as error:
         changes.append(f"{error}. The accepted one counts.")
@@ -71,11 +71,11 @@ def accept_rules(lab: Lab) -> Acceptance:
         if accepted is None:
             lab.ledger.append("rules_accepted", rules_event(config, program), blobs=(program,))
             return Acceptance(changes=[], program_diff="", session=None, opens_group=False)
-        before, old_program = LabConfig.model_validate_json(accepted.config), lab.ledger.blob(accepted.program_sha256)
+        before, old_program = accepted.config, lab.ledger.blob(accepted.program_sha256)
         assert old_program is not None, "the ledger stores every program in the transaction that names it"
         changes = _changed_keys(before, config)
         program_diff = unified_diff(old_program, program, name=PROGRAM_FILE)
-        session = next(iter(lab.ledger.sessions()), None)
+        session = lab.ledger.newest_session()
         opens_group, session_config = False, None
         if session is not None:
             pinned = lab.session_config(session)

@@ -54,6 +54,9 @@ class Verdict(StrEnum):
         return self in (Verdict.IMPROVED, Verdict.WITHIN_NOISE, Verdict.WORSE)
 
 
+NO_ANSWER = frozenset({Verdict.CANCELLED, Verdict.LOST})  # they say nothing about the candidate, which may be tried again
+
+
 class Decision(StrEnum):
     """What became of an experiment."""
 

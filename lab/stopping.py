@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .config import StopConfig
-from .states import Verdict
-
-_NO_ANSWER = (Verdict.CANCELLED, Verdict.LOST)  # neither an experiment that counts, nor a failure of the candidate
+from .states import NO_ANSWER, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +34,7 @@ def stop_reason(rules: StopConfig, facts: SessionFacts) -> str | None:
     """Return which rule is met, with its numbers and its key, or None while research may go on."""
     if rules.target is not None and facts.best_val_bpb is not None and facts.best_val_bpb <= rules.target:
         return f"val_bpb {facts.best_val_bpb:.4f} has reached the target of {rules.target:g} ([stop] target)"
-    counted = sum(verdict not in _NO_ANSWER for verdict in facts.verdicts)
+    counted = sum(verdict not in NO_ANSWER for verdict in facts.verdicts)
     if rules.experiments and counted >= rules.experiments:
         return f"{counted} of {rules.experiments} experiments are done or running ([stop] experiments)"
     if rules.hours and facts.hours >= rules.hours:
@@ -51,7 +49,7 @@ def crashes_in_a_row(verdicts: Sequence[Verdict | None]) -> int:
     """Return how many of the last finished experiments have no number, counted back to the last one that has."""
     crashes = 0
     for verdict in reversed(verdicts):
-        if verdict is None or verdict in _NO_ANSWER:
+        if verdict is None or verdict in NO_ANSWER:
             continue
         if verdict.has_number():
             break

@@ -6,7 +6,7 @@ from ..lab.config import LabConfig
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.isolation import IsolationLevel, acceptance
-from ..lab.lab import Lab
+from ..lab.lab import Lab, group_of
 from ..lab.machine import command_path
 from ..lab.referee.harness import harness_sha256, package_root
 from ..lab.rules import unaccepted_changes
@@ -33,7 +33,7 @@ def status(lab: Lab) -> StatusAnswer:
     try:
         conditions = lab.conditions(config)
         corpus = f"{config.corpus_name} ({conditions['corpus']})"
-        if session is not None and lab.comparability_group(config) != session.group:
+        if session is not None and group_of(conditions) != session.group:
             warnings.append("The conditions changed since the session began: start a new one for comparable numbers.")
     except NotReadyError as error:
         corpus = f"{config.corpus_name}: {error}"

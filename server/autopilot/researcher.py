@@ -16,7 +16,7 @@ import anyio
 
 from ...lab.errors import StoppedError
 from ...lab.paths import WorkspacePaths
-from ...lab.states import Verdict
+from ...lab.states import NO_ANSWER, Verdict
 from ...tools.results import ExperimentAnswer, ExperimentSummary, HistoryAnswer, SessionAnswer, StatusAnswer
 from ...tools.revert import RevertAnswer
 from .client import AutopilotError, LabClient, ToolRefusedError
@@ -194,12 +194,11 @@ class Autopilot:
 
         What a session of another budget or corpus found is the answer to another question.
         """
-        unanswered = (None, Verdict.CANCELLED, Verdict.LOST)
         comparable = {session.tag: True}
         tried = set[Change]()
         for page in await self._history(session="all", sort="oldest", text=" -> "):
             for experiment in page.experiments:
-                if experiment.verdict in unanswered:
+                if experiment.verdict is None or experiment.verdict in NO_ANSWER:
                     continue
                 if experiment.session not in comparable:
                     group = await self._group(experiment.session)
