@@ -136,6 +136,16 @@ class LimitsConfig(_Table):
     log_kb: int = Field(default=1024, ge=1, le=1_048_576, description="kilobytes of log that are kept, from 1 to 1048576")
 
 
+class SandboxConfig(_Table):
+    """How a candidate is kept apart."""
+
+    allow_unsandboxed: bool = Field(
+        default=False,
+        description="true or false: may runs start where train.py can reach this user's files, since the machine offers no "
+        "sandbox (see `autoresearch doctor`)",
+    )
+
+
 class GateConfig(_Table):
     """What may be kept."""
 
@@ -190,6 +200,7 @@ class LabConfig(_Table):
     corpus: CorpusConfig = Field(default=CorpusConfig(), description="a table")
     trainer: TrainerConfig = Field(default=TrainerConfig(), description="a table")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="a table")
+    sandbox: SandboxConfig = Field(default=SandboxConfig(), description="a table")
     gate: GateConfig = Field(default=GateConfig(), description="a table")
     stop: StopConfig = Field(default=StopConfig(), description="a table")
     wait: WaitConfig = Field(default=WaitConfig(), description="a table")

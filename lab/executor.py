@@ -43,6 +43,10 @@ class RunSpec:
     python: str | None = None  # path of the interpreter that trains and scores; None: the runner's own
     isolation: str = "process"  # the level that must hold; a runner that cannot give it does not run
     isolation_accepted_on: str | None = None  # the date of the human's acceptance, where the level needs one
+    # Start-up that is free, in seconds of the run's clock; what exceeds it is deducted. None: all of it (the baseline).
+    startup_allowance_seconds: float | None = None
+    contention_threshold: float | None = None  # share of the device that others may use; None: not calibrated, not marked
+    pins: str | None = None  # path of the pins that are checked before and after the run; None: a lab made before there were
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +64,23 @@ class RunResult:
     window_nats: tuple[float, ...] = ()
     vocab_size: int | None = None
     startup_seconds: float | None = None
+    startup_cpu_seconds: float | None = None  # of the whole process tree, up to START
+    startup_deducted_seconds: float | None = None  # of the budget, because start-up exceeded its allowance
     elapsed_seconds: float | None = None  # START to process exit, on the run's clock
     wall_seconds: float | None = None  # START to process exit
     cpu_seconds: float | None = None  # of the whole process tree, START to exit
     scoring_seconds: float | None = None
+    bulk_cpu_seconds: float | None = None  # of the two scoring processes, from the model's loading on; advisory
+    audit_cpu_seconds: float | None = None
     total_seconds: float = 0.0  # from the runner's start to the result
     steps: int | None = None  # as the candidate reported it
     peak_memory_mb: float | None = None
     exit_code: int | None = None
     log_bytes: int = 0
     guarantees: Mapping[str, str] | None = None  # what was in force, and by which mechanism
+    others_share: float | None = None  # of the device's capacity that others used from START to exit, 0 to 1
+    contended: str | None = None  # why the run did not have its device to itself; such a number needs a confirmation
+    tainted: str | None = None  # which pin did not hold before or after the run; such a number never makes a champion
     device_name: str | None = None  # of a GPU, by its driver
     driver_version: str | None = None
     peak_gpu_memory_mb: float | None = None  # in use on the device above what was in use before, sampled by the runner
@@ -89,6 +100,7 @@ class Progress:
     seconds_left: float | None = None
     step: int | None = None
     metrics: Mapping[str, float] | None = None
+    note: str = ""  # why an experiment goes on that has a number already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

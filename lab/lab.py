@@ -271,11 +271,11 @@ class Lab:
 
     def require_isolation(self) -> None:
         """Raise `NotReadyError` where candidates are not isolated and the human has not accepted that."""
-        require_allowed(self.ledger, self.isolation, self.root)
+        require_allowed(self.ledger, self.isolation, self.config(), self.root)
 
     def may_run(self) -> bool:
         """True while runs may start: nobody paused the lab, and the isolation is there or was accepted to be missing."""
-        return self.paused() is None and is_allowed(self.ledger, self.isolation)
+        return self.paused() is None and is_allowed(self.ledger, self.isolation, self.config())
 
     def stop_reason(self, session: Session) -> str | None:
         """Return which stop rule the session has met, or None while it may go on."""

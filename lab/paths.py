@@ -117,6 +117,16 @@ class RunPaths:
         return self.root / "scratch"
 
     @property
+    def python(self) -> Path:
+        """The virtual environment of links that the run sees."""
+        return self.root / "python"
+
+    @property
+    def scoring(self) -> Path:
+        """Holds one folder for each scoring process, which it may write."""
+        return self.root / "scoring"
+
+    @property
     def model(self) -> Path:
         return self.scratch / "model.pkl"
 

@@ -56,6 +56,13 @@ class Corpus:
         """The ranks file, for `Tokenizer.from_file`."""
         return self.path / "tokenizer.json"
 
+    @property
+    def repair_command(self) -> str:
+        """The command that makes it again where a file is damaged."""
+        named = "" if self.name == DEFAULT_CORPUS else f" --corpus {self.name}"
+        folder = "" if self.manifest.source.startswith(_FETCHED_SOURCES) else " --from DIR"
+        return f"autoresearch prepare{named}{folder} --verify"
+
     def text_path(self, split: Split) -> Path:
         """The UTF-8 text of a split."""
         return self.path / f"{split}.txt"
@@ -148,7 +155,4 @@ def open_corpus(name: str = DEFAULT_CORPUS) -> Corpus:
 
 
 def _damaged(corpus: Corpus, path: Path, reason: str) -> CorpusDamagedError:
-    named = "" if corpus.name == DEFAULT_CORPUS else f" --corpus {corpus.name}"
-    folder = "" if corpus.manifest.source.startswith(_FETCHED_SOURCES) else " --from DIR"
-    command = f"autoresearch prepare{named}{folder} --verify"
-    return CorpusDamagedError(f"{path} is damaged: {reason}; run `{command}` to make it again")
+    return CorpusDamagedError(f"{path} is damaged: {reason}; run `{corpus.repair_command}` to make it again")

@@ -91,7 +91,7 @@ class Rehearsal:
 
     def _run_in_new_interpreter(self, path: Path) -> Rehearsed:
         worker = Path(__file__).with_name("scoring_worker.py")
-        command = [sys.executable, "-s", "-B", str(worker), "--rehearse", str(path), str(self._length), self._device]
+        command = [sys.executable, "-I", "-B", str(worker), "--rehearse", str(path), str(self._length), self._device]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
         except subprocess.TimeoutExpired:

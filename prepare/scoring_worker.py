@@ -3,18 +3,21 @@
 They share their address space with the candidate's code, so nothing they say is trusted: the bulk pass answers with *claimed*
 nats, the audit pass with logits whose log-softmax the referee takes itself. Run by path:
 
-    scoring_worker.py DEVICE FD:FOLDER [FD:FOLDER ...]   import torch once, then one process for each socket and folder
-    scoring_worker.py --rehearse MODEL LENGTH DEVICE     load the model and run one forward
+    scoring_worker.py DEVICE KEPT FD:FOLDER [FD:FOLDER ...]   import torch once, then one process for each socket and folder
+    scoring_worker.py --rehearse MODEL LENGTH DEVICE          load the model and run one forward
 
 The processes part right after the import, before anything of a candidate exists: a second import costs 2.4 core-seconds.
+KEPT is what each may still read then, as JSON fields of `landlock.Access`; empty where the kernel has no Landlock.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
+from prepare import landlock
 from prepare.channel import Channel, ChannelClosedError, Frame
 from prepare.handoff import load_model
 
@@ -99,9 +103,10 @@ def _logits(model: torch.nn.Module, inputs: torch.Tensor, vocab_size: int) -> to
     return logits
 
 
-def part(sockets: dict[int, Path], device: str) -> None:
+def part(sockets: dict[int, Path], device: str, kept: str) -> None:
     """Become one process for each socket, in its own session and folder, with its own output; serve in each."""
     children = []
+    first = str(next(iter(sockets.values())))
     for fd, folder in sockets.items():
         if len(sockets) > 1 and (pid := os.fork()) != 0:
             children.append(pid)
@@ -113,6 +118,9 @@ def part(sockets: dict[int, Path], device: str) -> None:
             os.setsid()
             _die_with_parent()
         os.chdir(folder)
+        _move_home(first, str(folder))
+        if kept:
+            _confine_further(kept, folder)
         output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -122,6 +130,21 @@ def part(sockets: dict[int, Path], device: str) -> None:
         os.close(fd)
     for pid in children:
         os.waitpid(pid, 0)
+
+
+def _move_home(old: str, new: str) -> None:
+    """Point what the environment says about folders, such as TMPDIR, at this process's own."""
+    for name, value in os.environ.items():
+        if value == old or value.startswith(f"{old}/"):
+            os.environ[name] = new + value.removeprefix(old)
+    tempfile.tempdir = None
+
+
+def _confine_further(kept: str, folder: Path) -> None:
+    """Keep the other process's folder, its /proc and its signals from this one."""
+    access = {name: tuple(paths) for name, paths in json.loads(kept).items()}
+    access["readable"] = (*access["readable"], "/proc/self")
+    landlock.restrict(landlock.Access(**access, writable=(str(folder), "/proc/self")))
 
 
 def _die_with_parent() -> None:
@@ -135,5 +158,5 @@ if __name__ == "__main__":
 
         print(f"\n{rehearse_here(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])}")
     else:
-        pairs = (argument.split(":", maxsplit=1) for argument in sys.argv[2:])
-        part({int(fd): Path(folder) for fd, folder in pairs}, sys.argv[1])
+        pairs = (argument.split(":", maxsplit=1) for argument in sys.argv[3:])
+        part({int(fd): Path(folder) for fd, folder in pairs}, sys.argv[1], sys.argv[2])

@@ -1,14 +1,11 @@
-"""The candidate's own process: what lies around train.py when it starts, and with which settings it is started.
+"""The candidate's own process: the interpreter and the files that it finds, and the settings that it is started with.
 
-Guarantees: beside train.py there is the pinned prepare/ and nothing else of ours; what the process is told comes through its
-environment. Does not: watch it, or end it (the runner does).
+Guarantees: it is started on the rung that the run was promised, or not at all; what it is told comes through its environment.
+Does not: watch it, or end it (the runner does).
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from ...prepare.settings import CandidateSettings
@@ -21,23 +18,25 @@ from .tracing import MARK_VARIABLE
 from .workers import NAMES
 
 
-def prepare_folder(spec: RunSpec, paths: RunPaths) -> None:
-    """Make the scratch folders of a run, and put the pinned prepare/ beside its train.py."""
-    for folder in ("tmp", *NAMES):
-        (paths.scratch / folder).mkdir(parents=True, exist_ok=True)
-    shutil.copytree(Path(spec.harness) / "prepare", paths.code / "prepare", dirs_exist_ok=True)
+def prepare_folder(spec: RunSpec, paths: RunPaths) -> sandbox.Interpreter:
+    """Make the folders of a run and the interpreter that it sees, with the pinned prepare/ among its packages."""
+    for folder in (paths.scratch, *(paths.scoring / name for name in NAMES)):
+        (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    interpreter = sandbox.make_interpreter(spec.python, paths.python)
+    (sandbox.package_folder(interpreter) / "prepare").symlink_to(Path(spec.harness) / "prepare")
+    return interpreter
 
 
 def start_candidate(
     spec: RunSpec,
     paths: RunPaths,
+    interpreter: sandbox.Interpreter,
     *,
-    limits: sandbox.Limits,
     tokenizer: Path,
     mark: str,
     channel_fd: int,
     output_fd: int,
-) -> subprocess.Popen[bytes]:
+) -> sandbox.Sandboxed:
     """Start train.py.
 
     Args:
@@ -59,14 +58,16 @@ def start_candidate(
         **settings.to_environment(),
         TOKENIZER_VARIABLE: str(tokenizer),
         MARK_VARIABLE: mark,
-        **sandbox.python_environment(spec.python),
         **sandbox.device_environment(spec.device),
     }
-    return sandbox.start(
-        [spec.python or sys.executable, "-s", "-B", "train.py"],
-        cwd=paths.code,
-        env=sandbox.environment(scratch=paths.scratch, cores=spec.cores, extra=extra),
-        limits=limits,
-        pass_fds=(channel_fd,),
-        output=output_fd,
+    confinement = sandbox.Confinement(
+        argv=(str(interpreter.program), "-I", "-B", "train.py"),
+        environment=sandbox.environment(scratch=paths.scratch, cores=spec.cores, extra=extra),
+        view=sandbox.view_for(interpreter.view, spec.device, paths.code, tokenizer),
+        writable=(paths.scratch,),
+        folder=paths.code,
+        limits=sandbox.limits_of(spec),
+        descriptors=(channel_fd,),
+        device=spec.device,
     )
+    return sandbox.start(sandbox.rung_of(spec), confinement, python=interpreter.program, output=output_fd)

@@ -28,7 +28,7 @@ from ...prepare.corpus import Corpus, open_corpus
 from ...prepare.tokenizer import VOCAB_SIZES
 from ..devices import NvmlDriver
 from ..executor import RunResult, RunSpec
-from ..isolation import LEVELS, IsolationLevel, label
+from ..isolation import LEVELS, label
 from ..jsonfiles import write_json
 from ..locks import try_lock
 from ..paths import RunPaths, device_lock_path
@@ -37,10 +37,13 @@ from . import sandbox
 from .advisory import advisory_numbers, model_flops_utilisation
 from .candidate_process import prepare_folder, start_candidate
 from .clock import BudgetClock
+from .contention import ContentionMeter
 from .gpu_meter import GpuMeter
+from .gpu_neighbours import GpuNeighbours
 from .log import CappedLog
 from .processes import END_SECONDS, ProcessTree, adopt_orphans, exit_descriptor, signal_name
 from .reports import Reports
+from .sandbox import IsolationLevel
 from .scorer import InvalidModelError, Score, Scorer
 from .scratch import folder_bytes, remove_folder
 from .specfile import read_spec, write_result
@@ -73,13 +76,10 @@ def run(folder: Path) -> None:
     for fd in (1, 2):
         os.dup2(output, fd)
     spec = read_spec(paths)
-    isolated = _isolate(spec)
     started = time.monotonic()
     runner = Runner(spec, paths)
     try:
-        if not isolated:
-            reason = f"the isolation {spec.isolation!r}, which the run was promised, does not exist here"
-            raise RunEndedError(Outcome.LOST, reason)
+        _keep_processes_together(spec)
         device_lock = _wait_for_device(spec, paths)
         try:
             fields = runner.execute()
@@ -87,13 +87,19 @@ def run(folder: Path) -> None:
             os.close(device_lock)
     except RunEndedError as ended:
         fields = {"outcome": ended.outcome, "reason": ended.reason, **runner.facts()}
-    remove_folder(paths.scratch)
+    for folder in (paths.scratch, paths.scoring, paths.python):
+        remove_folder(folder)
     write_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
 
 
-def _isolate(spec: RunSpec) -> bool:
-    """Give this process the isolation level of the spec; False where it cannot."""
-    return spec.isolation == IsolationLevel.NONE or (spec.isolation == IsolationLevel.PROCESS and adopt_orphans())
+def _keep_processes_together(spec: RunSpec) -> None:
+    """Become the parent of whatever the run's processes leave behind, where the promised level says so."""
+    if spec.isolation not in LEVELS or not (spec.isolation == IsolationLevel.NONE or adopt_orphans()):
+        raise RunEndedError(Outcome.LOST, _broken_promise(spec, "it does not exist here"))
+
+
+def _broken_promise(spec: RunSpec, why: str) -> str:
+    return f"the isolation {spec.isolation!r}, which the run was promised, cannot be had: {why}"
 
 
 def _wait_for_device(spec: RunSpec, paths: RunPaths) -> int:
@@ -109,7 +115,7 @@ def _wait_for_device(spec: RunSpec, paths: RunPaths) -> int:
 class _Training:
     """What the runner knows of the candidate's process."""
 
-    process: subprocess.Popen[bytes]
+    sandboxed: sandbox.Sandboxed
     tree: ProcessTree
     began: float = field(default_factory=time.monotonic)
     start: float | None = None  # time.monotonic() of START
@@ -118,6 +124,16 @@ class _Training:
     cpu_seconds: float = 0.0  # of the tree since the process was started
     handoff: dict | None = None
     openings: int = 0
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        return self.sandboxed.process
+
+    @property
+    def exit_code(self) -> int | None:
+        """The program's own, negative for a signal; None while it lives."""
+        code = self.process.returncode
+        return None if code is None else self.sandboxed.rung.exit_code(code)
 
 
 class Runner:
@@ -130,32 +146,39 @@ class Runner:
         self._corpus: Corpus = open_corpus(spec.corpus)
         self._log = CappedLog(paths.log, limit_bytes=spec.log_kb * 1024)
         self._reports = Reports(paths)
-        limits = sandbox.limits_of(spec)
-        self._limits = limits
         self._marks = (secrets.token_hex(16), secrets.token_hex(16))  # of the candidate's and of the scoring processes
-        self._workers = ScoringWorkers(spec, paths, limits, mark=self._marks[1])
+        self._workers = ScoringWorkers(spec, paths, mark=self._marks[1])
         self._gpu: GpuMeter | None = None
+        self._gpu_neighbours: GpuNeighbours | None = None
+        self._contention: ContentionMeter | None = None  # from START on
         self._next_scoring_check = 0.0
         self._vocab_sizes = self._corpus.manifest.vocab_sizes
         self._training: _Training | None = None
         self._scoring_seconds: float | None = None
         self._clock_page = self._open_clock()
+        self._in_force: dict[str, str] = {}  # what the rung guarantees, once the candidate was confined
 
     # -- the three phases -------------------------------------------------------------------------------------------------
 
     def execute(self) -> dict:
         """Train, end, score. Returns the fields of a scored result; raises `RunEndedError` for everything else."""
         self._reports.phase("starting")
-        prepare_folder(self._spec, self._paths)
-        if self._spec.device != "cpu":
-            self._gpu = GpuMeter(self._spec.device, NvmlDriver())
         try:
-            self._train()
+            interpreter = prepare_folder(self._spec, self._paths)
+        except sandbox.InterpreterError as error:
+            raise RunEndedError(Outcome.LOST, str(error)) from None
+        if self._spec.device != "cpu":
+            driver = NvmlDriver()
+            self._gpu = GpuMeter(self._spec.device, driver)
+            self._gpu_neighbours = GpuNeighbours(self._spec.device, driver)
+        try:
+            self._train(interpreter)
             assert self._training is not None
             score = self._score(self._training.handoff or {})
         finally:
             self._workers.end()
-            self._tree(None, set(), *self._marks).kill()
+            survivors = self._tree(None, set(), *self._marks).kill()
+        self._require_no_survivor(survivors)
         return {
             "outcome": Outcome.SCORED,
             "reason": "scored",
@@ -177,11 +200,12 @@ class Runner:
             "guarantees": self._guarantees(),
             "scoring_seconds": self._scoring_seconds,
             **({} if self._gpu is None else self._gpu.facts()),
+            **({} if self._contention is None else self._contention.facts(self._spec.contention_threshold)),
         }
         training = self._training
         if training is None:
             return facts
-        facts["exit_code"] = training.process.returncode
+        facts["exit_code"] = training.exit_code
         facts["peak_memory_mb"] = round(training.tree.peak_memory_bytes / 2**20, 1)
         if training.handoff is not None:
             facts |= {name: value for name, value in training.handoff.items() if name != "batch_size"}
@@ -195,28 +219,33 @@ class Runner:
             facts["model_flops_utilisation"] = model_flops_utilisation(facts, seconds=wall, device_name=name)
         return facts
 
-    def _train(self) -> None:
+    def _train(self, interpreter: sandbox.Interpreter) -> None:
         """Run the candidate to its exit; returns when it handed a model over in time and nothing of it is left alive."""
         ours, theirs = Channel.pair()
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
-        self._workers.start()
-        process = start_candidate(
-            self._spec,
-            self._paths,
-            limits=self._limits,
-            tokenizer=self._corpus.tokenizer_path,
-            mark=self._marks[0],
-            channel_fd=theirs.fileno(),
-            output_fd=write_end,
-        )
+        try:
+            self._workers.start(interpreter)
+            sandboxed = start_candidate(
+                self._spec,
+                self._paths,
+                interpreter,
+                tokenizer=self._corpus.tokenizer_path,
+                mark=self._marks[0],
+                channel_fd=theirs.fileno(),
+                output_fd=write_end,
+            )
+        except sandbox.SandboxError as error:
+            raise RunEndedError(Outcome.LOST, _broken_promise(self._spec, str(error))) from None
+        process = sandboxed.process
         theirs.close()
         os.close(write_end)
         tree = self._tree(process.pid, self._workers.pids, self._marks[0])
-        training = self._training = _Training(process=process, tree=tree)
+        training = self._training = _Training(sandboxed=sandboxed, tree=tree)
         sessions = [process.pid, *self._workers.pids]  # each leads one
         write_json(self._paths.processes, {"sessions": sessions, "marks": self._marks})
         try:
+            self._confirm_confinement(sandboxed)
             self._watch(training, ours, read_end)
         finally:
             survivors = training.tree.kill()
@@ -224,14 +253,27 @@ class Runner:
                 process.wait(timeout=END_SECONDS)
             if training.end is None:
                 training.end = time.monotonic()
+            if self._contention is not None:
+                self._contention.stop(cpu_seconds=training.cpu_seconds - training.cpu_at_start)
             self._log.read_from(read_end)
             self._log.close()
             os.close(read_end)
             ours.close()
             self._reports.close()
+        self._require_no_survivor(survivors)
+        self._judge_exit(training)
+
+    def _confirm_confinement(self, sandboxed: sandbox.Sandboxed) -> None:
+        """Wait until both sandboxes are made; a run whose promise cannot be kept ends before its code has begun."""
+        try:
+            self._in_force = sandboxed.rung.guarantees(sandboxed.wait_until_confined())
+            self._workers.wait_until_confined()
+        except sandbox.SandboxError as error:
+            raise RunEndedError(Outcome.LOST, _broken_promise(self._spec, str(error))) from None
+
+    def _require_no_survivor(self, survivors: int) -> None:
         if survivors:
             raise RunEndedError(Outcome.INVALID, f"{survivors} processes of the run could not be ended")
-        self._judge_exit(training)
 
     def _watch(self, training: _Training, channel: Channel, output_fd: int) -> None:
         """The event loop: output, messages, clock and limits, until the process exits or must be ended."""
@@ -308,6 +350,9 @@ class Runner:
         clock_fd = os.open(self._paths.clock, os.O_RDONLY)
         try:
             if training.start is None:
+                self._contention = ContentionMeter(
+                    cores=self._spec.cores, spared=self._workers.pids, gpu=self._gpu_neighbours
+                )
                 self._measure(training)
                 training.cpu_at_start = training.cpu_seconds
                 training.start = time.monotonic()
@@ -333,22 +378,25 @@ class Runner:
                 reason = f"start-up took more than {spec.startup_seconds:.0f} s ([budget] startup_seconds)"
                 raise RunEndedError(Outcome.TIMED_OUT, reason)
         else:
+            if self._contention is not None:
+                self._contention.sample()
             wall, cpu = time.monotonic() - training.start, training.cpu_seconds - training.cpu_at_start
             left = self._clock.seconds_left(wall_seconds=wall, cpu_seconds=cpu)
             _SECONDS.pack_into(self._clock_page, 0, left)
             self._reports.progress("training", self._elapsed(training), max(left, 0.0))
             if self._clock.expired(wall_seconds=wall, cpu_seconds=cpu):
                 raise RunEndedError(Outcome.TIMED_OUT, self._overrun_reason())
-        self._check_memory(training.tree, memory_bytes)
+        self._check_room(training.tree, memory_bytes, processes, self._paths.scratch)
+
+    def _check_room(self, tree: ProcessTree, memory_bytes: int, processes: int, folder: Path) -> None:
+        """End the run when its processes have more memory, siblings or disk than they may; memory is confirmed by PSS."""
+        spec, limit_bytes = self._spec, self._spec.memory_mb << 20
+        if memory_bytes > limit_bytes and tree.proportional_memory_bytes() > limit_bytes:
+            raise RunEndedError(Outcome.CRASHED, f"used more than {spec.memory_mb} MB of memory ([limits] memory_mb)")
         if processes > spec.processes:
             raise RunEndedError(Outcome.CRASHED, f"started more than {spec.processes} processes ([limits] processes)")
-        if folder_bytes(self._paths.scratch, limit_bytes=spec.disk_mb << 20) > spec.disk_mb << 20:
+        if folder_bytes(folder, limit_bytes=spec.disk_mb << 20) > spec.disk_mb << 20:
             raise RunEndedError(Outcome.CRASHED, f"wrote more than {spec.disk_mb} MB to disk ([limits] disk_mb)")
-
-    def _check_memory(self, tree: ProcessTree, memory_bytes: int) -> None:
-        limit_bytes = self._spec.memory_mb << 20
-        if memory_bytes > limit_bytes and tree.proportional_memory_bytes() > limit_bytes:
-            raise RunEndedError(Outcome.CRASHED, f"used more than {self._spec.memory_mb} MB of memory ([limits] memory_mb)")
 
     def _overrun_reason(self) -> str:
         return (
@@ -375,7 +423,7 @@ class Runner:
 
     def _judge_exit(self, training: _Training) -> None:
         """Decide whether there is a model to score."""
-        code = training.process.returncode
+        code = training.exit_code
         if code is None:
             raise RunEndedError(Outcome.INVALID, "train.py's process could not be ended")
         if training.start is not None and training.end is not None:
@@ -445,10 +493,11 @@ class Runner:
     def _on_scoring_progress(self, share: float | None) -> None:
         if self._paths.cancel.exists():
             raise RunEndedError(Outcome.CANCELLED, "cancelled by cancel_experiment")
-        if self._limits.memory_mb is None and time.monotonic() >= self._next_scoring_check:
+        if time.monotonic() >= self._next_scoring_check:
             self._next_scoring_check = time.monotonic() + _SCORING_CHECK_SECONDS
             tree = self._tree(None, set(), *self._marks)
-            self._check_memory(tree, tree.sample()[1])
+            _, memory_bytes, processes = tree.sample()
+            self._check_room(tree, memory_bytes, processes, self._paths.scoring)
         if share is not None:
             self._reports.progress("scoring", share, None)
 
@@ -475,7 +524,7 @@ class Runner:
     def _guarantees(self) -> dict[str, str]:
         isolation = LEVELS.get(self._spec.isolation)
         named = {} if isolation is None else {"isolation": label(isolation, self._spec.isolation_accepted_on)}
-        return {**sandbox.guarantees(self._spec.device), **named}
+        return {**sandbox.guarantees_of(self._spec.device), **self._in_force, **named}
 
     # -- processes and files ----------------------------------------------------------------------------------------------
 
