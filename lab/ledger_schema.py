@@ -124,9 +124,13 @@ def _only_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> 
 APPLY: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any], float], None]] = {
     "lab_created": _only_recorded,
     "harness_pinned": _only_recorded,
+    "pins_made": _only_recorded,
+    "session_pinned": _only_recorded,
+    "environment_adopted": _only_recorded,
     "lab_paused": _only_recorded,
     "lab_resumed": _only_recorded,
     "isolation_accepted": _only_recorded,
+    "machine_calibrated": _only_recorded,
     "rules_accepted": _rules_accepted,
     "session_started": _session_started,
     "session_rebased": _session_rebased,

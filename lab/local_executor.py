@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,11 +24,13 @@ from .executor import Event, Progress, RunLostError, RunResult, RunSpec
 from .jsonfiles import read_json
 from .locks import locked_if_free, try_lock
 from .paths import RunPaths, StatePaths, device_lock_path
+from .referee.processes import is_living
 from .referee.specfile import read_result, write_spec
 from .referee.tracing import MARK_VARIABLE, environment_of
 from .states import Outcome, RunState
 
 _POLL_SECONDS = 0.1
+_ORPHAN_ROUNDS = 50
 _LAUNCH_LIMIT_SECONDS = 30.0
 _LAST_WORDS_BYTES = 500
 
@@ -99,7 +102,10 @@ class LocalExecutor:
             raise RunLostError(_last_words(paths))
 
     def progress(self, run_id: str) -> Progress | None:
-        fields = read_json(self._paths(run_id).progress)
+        paths = self._state.run(run_id)
+        if not paths.root.is_dir():
+            return None  # somebody deleted it; `result` says that it is lost
+        fields = read_json(paths.progress)
         return Progress(phase="queued") if fields is None else Progress(**fields)
 
     def log(self, run_id: str, offset: int = 0, limit: int = 65_536) -> bytes:
@@ -196,21 +202,43 @@ class LocalExecutor:
 
 
 def _end_orphans(paths: RunPaths) -> None:
-    """End what a killed runner left behind: the sessions that it started, what works in the run's folder or has its mark."""
+    """End what a killed runner left behind: the sessions that it started, what works in the run's folder or has its mark.
+
+    Each session's first process group is killed in one step, because what forks all the time is not found by looking; on the
+    levels with a system call filter nothing leaves that group.
+    """
     known = read_json(paths.processes) or {}
     root, sessions, marks = paths.root.resolve(), set(known.get("sessions", [])), set(known.get("marks", []))
-    for process in psutil.process_iter():
-        # Each sign by itself: a system may hide one and show another.
-        belongs = environment_of(process).get(MARK_VARIABLE) in marks
-        with suppress(psutil.Error, OSError):
-            belongs = belongs or Path(process.cwd()).is_relative_to(root)
-        with suppress(psutil.Error, OSError):
-            belongs = belongs or (
-                os.getsid(process.pid) in sessions and process.create_time() >= paths.spec.stat().st_mtime - 1.0
-            )
-        if belongs:
-            with suppress(psutil.Error):
-                process.kill()
+    for session in sessions:
+        _kill_group(session, known_since=paths.processes.stat().st_mtime)
+    for _ in range(_ORPHAN_ROUNDS):
+        ended = 0
+        for process in psutil.process_iter():
+            # Each sign by itself: a system may hide one and show another.
+            belongs = environment_of(process).get(MARK_VARIABLE) in marks
+            with suppress(psutil.Error, OSError):
+                belongs = belongs or Path(process.cwd()).is_relative_to(root)
+            with suppress(psutil.Error, OSError):
+                belongs = belongs or (
+                    os.getsid(process.pid) in sessions
+                    and is_living(process)
+                    and process.create_time() >= paths.spec.stat().st_mtime - 1.0
+                )
+            if belongs:
+                ended += 1
+                with suppress(psutil.Error):
+                    process.kill()
+        if not ended:
+            return
+
+
+def _kill_group(leader: int, *, known_since: float) -> None:
+    """Kill a process group, unless its number now belongs to a process that is younger than what is known of it."""
+    with suppress(psutil.Error):
+        if psutil.Process(leader).create_time() > known_since + 1.0:
+            return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _last_words(paths: RunPaths) -> str:

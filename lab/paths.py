@@ -89,6 +89,10 @@ class StatePaths:
         return self.root / "harness"
 
     @property
+    def pins(self) -> Path:
+        return self.root / "pins"
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs"
 
@@ -163,6 +167,11 @@ class RunPaths:
     @property
     def progress(self) -> Path:
         return self.root / "progress.json"
+
+    @property
+    def claims(self) -> Path:
+        """What the scored model claimed for each position: where the audits of its children look."""
+        return self.root / "claims.npz"
 
     @property
     def cancel(self) -> Path:

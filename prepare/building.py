@@ -25,7 +25,7 @@ from .errors import CorpusDamagedError, CorpusMissingError, DiskFullError, Prepa
 from .files import exclusive_lock, flush_directory, flush_to_disk, sha256_file
 from .held_out import measure_overlap
 from .manifest import Manifest, SplitRecord
-from .sources import SPLITS, CorpusSource, Project, Split
+from .sources import HELD_OUT_SPLITS, SPLITS, CorpusSource, Project, Split
 from .tokenizer import Tokenizer, save_ranks, sizes_for, train_ranks
 
 # BPE learns from every k-th training document, k chosen so that it sees about this much at most. On the wheels a third of
@@ -200,6 +200,8 @@ def _write_splits(
     """Write text and offsets of every split; also return which documents of its split each project has."""
     import numpy as np
 
+    from .splitting import SHORTEST_WINDOW_BYTES
+
     records: dict[Split, SplitRecord] = {}
     documents_of: dict[str, tuple[int, int]] = {}
     written, next_report = 0, _REPORT_BYTES
@@ -224,6 +226,12 @@ def _write_splits(
             flush_to_disk(text)
         if offsets[-1] == 0:
             raise PrepareError(f"the split {split} has no text: give the source a project for each of {', '.join(SPLITS)}")
+        longest_bytes = int(np.diff(np.frombuffer(offsets, dtype=np.int64)).max())
+        if split in HELD_OUT_SPLITS and longest_bytes < SHORTEST_WINDOW_BYTES:
+            raise PrepareError(
+                f"the longest document of the split {split} has {longest_bytes} bytes, and scoring takes documents of "
+                f"{SHORTEST_WINDOW_BYTES} bytes and more: join short texts that belong together into one document"
+            )
         packed = np.frombuffer(offsets, dtype=np.int64).astype("<i8", copy=False).tobytes()
         with (folder / f"{split}.offsets").open("wb") as file:
             file.write(packed)

@@ -18,24 +18,46 @@ _SHORTEST_SHARE = 0.25  # of the window size; the rest of a document that is sho
 _LONGEST_SHARE = 2.0  # a window with a very long line is left out
 
 
+class NoWindowsError(Exception):
+    """Nothing of the split can be scored; the text says why and names the next step."""
+
+
 def draw_windows(
     text: np.ndarray, offsets: np.ndarray, *, secret: bytes, total_bytes: int, window_bytes: int
 ) -> list[tuple[int, int]]:
     """Return (start, end) byte ranges of ``text`` (uint8), about ``total_bytes`` in all, in the order of the text.
 
     ``offsets`` (int64, documents + 1) are the borders of the documents. Deterministic for one secret.
+    Raises `NoWindowsError` where no document gives a window.
     """
     windows = []
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         windows += _cut_document(text, start, end, window_bytes)
+    if not windows:
+        raise NoWindowsError(_no_windows(offsets, window_bytes))
     seed = int.from_bytes(hashlib.sha256(secret + b"validation windows").digest()[:16], "big")
     size = sum(right - left for left, right in windows)
-    count = min(len(windows), round(len(windows) * total_bytes / max(size, 1)))
+    count = min(len(windows), max(1, round(len(windows) * total_bytes / size)))
     # One window from each of as many equal stretches of the split: all of it is covered, whatever the secret, so that the
     # labs of two people differ little in how hard their text is.
     edges = np.linspace(0, len(windows), count + 1).round().astype(np.int64)
     chosen = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
     return [windows[index] for index in chosen.tolist()]
+
+
+def require_windows(offsets: np.ndarray, *, window_bytes: int) -> None:
+    """Raise `NoWindowsError` where every document is too short for a window; told without reading the text."""
+    if int(np.diff(offsets).max(initial=0)) < _SHORTEST_SHARE * window_bytes:
+        raise NoWindowsError(_no_windows(offsets, window_bytes))
+
+
+def _no_windows(offsets: np.ndarray, window_bytes: int) -> str:
+    longest = int(np.diff(offsets).max(initial=0))
+    return (
+        f"no document of the validation split can be scored: the longest has {longest:,} bytes, and a window has "
+        f"{int(_SHORTEST_SHARE * window_bytes):,} to {int(_LONGEST_SHARE * window_bytes):,} and ends with a line. Name another "
+        "corpus as [corpus] name in autoresearch.toml, with longer documents or shorter lines, or the other profile"
+    )
 
 
 def _cut_document(text: np.ndarray, start: int, end: int, window_bytes: int) -> list[tuple[int, int]]:
