@@ -3,15 +3,16 @@
 A run waits for a *kind* of device, "cpu" or "cuda", and starts on one device: "cpu", or "cuda:" and the GPU's UUID, because
 indexes depend on who counts. A GPU is one slot. Guarantees: CUDA_VISIBLE_DEVICES is respected as CUDA reads it, by index and
 by UUID; no driver, or one that does not answer, is no GPU, at once and silently; GPUs of two kinds never share a comparability
-group. Does not: divide a GPU (a MIG slice has no slot), or know what else runs on it. Never imports torch.
+group. Does not: divide a GPU (a MIG slice has no slot), or keep others off it. Never imports torch.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import NotReadyError
@@ -44,6 +45,17 @@ class Gpu:
         return f"{self.name}, {round(self.memory_mb / 1024)} GB"
 
 
+# NVML's reasons for a slow clock that say something is wrong, by their bit; a power limit at work, or nothing to do, is none.
+SLOWDOWNS: Mapping[int, str] = MappingProxyType(
+    {
+        0x08: "hardware slowdown",
+        0x20: "heat, by the driver",
+        0x40: "heat, by the hardware",
+        0x80: "power brake",
+    }
+)
+
+
 class GpuDriverError(Exception):
     """The driver is not there, or does not answer; the text says what was looked for."""
 
@@ -59,6 +71,14 @@ class GpuDriver(Protocol):
 
     def used_memory_mb(self, uuid: str) -> float:
         """Return the memory in use on one GPU, whoever uses it."""
+        ...
+
+    def compute_processes(self, uuid: str) -> frozenset[int]:
+        """Return the processes that compute on one GPU, by the numbers that the driver knows (a container has others)."""
+        ...
+
+    def slowdowns(self, uuid: str) -> frozenset[str]:
+        """Return why one GPU is slower than it could be now, in words; a power limit at work is ordinary and not named."""
         ...
 
 
@@ -110,13 +130,35 @@ class NvmlDriver:
         except nvml.NVMLError as error:
             raise GpuDriverError(str(error)) from None
 
+    def compute_processes(self, uuid: str) -> frozenset[int]:
+        nvml = self._nvml
+        try:
+            running = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid))
+        except nvml.NVMLError as error:
+            raise GpuDriverError(str(error)) from None
+        return frozenset(int(process.pid) for process in running)
+
+    def slowdowns(self, uuid: str) -> frozenset[str]:
+        nvml = self._nvml
+        try:
+            handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+            try:
+                reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+            except (AttributeError, nvml.NVMLError):  # the name of before driver 535, for the same bits
+                reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+        except nvml.NVMLError as error:
+            raise GpuDriverError(str(error)) from None
+        return frozenset(word for bit, word in SLOWDOWNS.items() if reasons & bit)
+
 
 @dataclass(slots=True, kw_only=True)
 class FakeGpuDriver:
-    """A driver for tests: these GPUs, and this much memory in use at each question (the last answer stays)."""
+    """A driver for tests: these GPUs, and what is said at each question, in turn (the last answer stays)."""
 
     found: Sequence[Gpu] = ()
     used_mb: list[float] = field(default_factory=lambda: [0.0])
+    computing: list[frozenset[int]] = field(default_factory=lambda: [frozenset()])
+    slow: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
     problem: str = ""  # raised instead of any answer
 
     def version(self) -> str:
@@ -130,6 +172,14 @@ class FakeGpuDriver:
     def used_memory_mb(self, uuid: str) -> float:
         self._answer()
         return self.used_mb.pop(0) if len(self.used_mb) > 1 else self.used_mb[0]
+
+    def compute_processes(self, uuid: str) -> frozenset[int]:
+        self._answer()
+        return self.computing.pop(0) if len(self.computing) > 1 else self.computing[0]
+
+    def slowdowns(self, uuid: str) -> frozenset[str]:
+        self._answer()
+        return self.slow.pop(0) if len(self.slow) > 1 else self.slow[0]
 
     def _answer(self) -> None:
         if self.problem:

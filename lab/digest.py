@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .config import LabConfig
+from .confirmation import weigh
 from .policy import Judgement, Measurement, judge
 from .records import Experiment, Run
 from .states import Decision, Outcome, Verdict
@@ -80,7 +81,7 @@ def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]],
         experiments=len(experiments),
         baseline=baseline,
         champion=champion,
-        overall=_overall(baseline, champion, config),
+        overall=_overall(baseline, champion, runs, config),
         kept=tuple(kept),
         running_best=tuple(running_best),
         since_best=len(finished) - 1 - best_at,
@@ -96,13 +97,15 @@ def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]],
     )
 
 
-def _overall(baseline: Experiment | None, champion: Experiment | None, config: LabConfig) -> Judgement | None:
+def _overall(
+    baseline: Experiment | None, champion: Experiment | None, runs: Mapping[str, Sequence[Run]], config: LabConfig
+) -> Judgement | None:
     if baseline is None or champion is None or champion.id == baseline.id:
         return None
     return judge(
         Outcome.SCORED,
-        _measurement(champion),
-        _measurement(baseline),
+        _measurement(champion, runs),
+        _measurement(baseline, runs),
         sigma=config.sigma,
         sigma_is_prior=config.sigma_is_prior,
         gate=config.gate.rule,
@@ -110,9 +113,15 @@ def _overall(baseline: Experiment | None, champion: Experiment | None, config: L
     )
 
 
-def _measurement(experiment: Experiment) -> Measurement:
+def _measurement(experiment: Experiment, runs: Mapping[str, Sequence[Run]]) -> Measurement:
     assert experiment.val_bpb is not None, "only what has a number is kept"
-    return Measurement(val_bpb=experiment.val_bpb, standard_error=experiment.standard_error or 0.0)
+    results = [run.result for run in runs.get(experiment.id, ()) if run.result is not None]
+    number = weigh(results).measurement if results else None
+    return Measurement(
+        val_bpb=experiment.val_bpb,
+        standard_error=experiment.standard_error or 0.0,
+        runs=1 if number is None else number.runs,
+    )
 
 
 def _running_best(kept: Sequence[Experiment]) -> list[Experiment]:

@@ -6,11 +6,16 @@ Every step can be repeated: a process that dies in the middle leaves nothing tha
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
+from .calibration import calibration
 from .config import LabConfig
+from .confirmation import confirmation_note, needs_another_run, weigh
+from .devices import device_kind
 from .environment import trainer_path
 from .errors import DecisionError, NotReadyError
 from .executor import Progress, RunLostError, RunResult, RunSpec
@@ -20,8 +25,10 @@ from .ledger import result_to_json
 from .local_executor import lost_result
 from .locks import locked_if_free
 from .machine import cores, total_memory_mb
-from .policy import Measurement, judge
+from .pins import pins_of
+from .policy import Judgement, Measurement, judge, keepable_below
 from .records import Experiment, Run
+from .referee.clock import BudgetClock, startup_allowance
 from .referee.harness import pinned_package
 from .states import Outcome, RunState
 
@@ -68,45 +75,88 @@ def wait(lab: Lab, experiment_id: str, seconds: float, on_progress: Callable[[Pr
 
 def current_progress(lab: Lab, experiment_id: str) -> Progress:
     """Return where an unfinished experiment stands."""
-    for run in lab.ledger.runs(experiment_id):
+    runs = lab.ledger.runs(experiment_id)
+    note = confirmation_note([run.result for run in runs if run.result is not None])
+    for run in runs:
         if run.state is RunState.RUNNING and (progress := lab.executor.progress(run.attempt_id)) is not None:
-            return progress
-    return Progress(phase="queued")
+            return replace(progress, note=note)
+    return Progress(phase="queued", note=note)
+
+
+def results_of(lab: Lab, experiment_id: str) -> list[RunResult]:
+    """Return the results of an experiment's runs that have ended, the oldest first."""
+    return [run.result for run in lab.ledger.runs(experiment_id) if run.result is not None]
 
 
 def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> None:
-    """Record the verdict on a finished run, and keep the baseline. Call it inside the transaction that ends the run."""
+    """Record what follows from ``result``, of a run that just ended: the verdict, or one more run that confirms it.
+
+    Keeps a baseline. Call it inside the transaction that ends the run.
+    """
     session = lab.ledger.session(experiment.session)
     assert session is not None
     config = lab.session_config(session)
-    parent = None if experiment.parent is None else lab.ledger.experiment(experiment.parent)
-    judgement = judge(
-        result.outcome,
-        _measurement(result.val_bpb, result.standard_error),
-        None if parent is None else _measurement(parent.val_bpb, parent.standard_error),
-        sigma=config.sigma,
-        sigma_is_prior=config.sigma_is_prior,
-        gate=config.gate.rule,
-        lines_delta=experiment.lines_delta,
-    )
-    detail = "" if result.outcome is Outcome.SCORED else f": {result.reason}"
+    results = results_of(lab, experiment.id) or [result]
+    evidence = weigh(results)
+    is_baseline = experiment.is_baseline and session.champion is None
+
+    def judged(obstacle: str | None) -> Judgement:
+        return judge(
+            evidence.outcome,
+            evidence.measurement,
+            _parent_measurement(lab, experiment),
+            sigma=config.sigma,
+            sigma_is_prior=config.sigma_is_prior,
+            gate=config.gate.rule,
+            lines_delta=experiment.lines_delta,
+            obstacle=obstacle,
+        )
+
+    judgement = judged(None)
+    if needs_another_run(results, judgement):
+        queue_run(lab, experiment.id, config)
+        return
+    # A session cannot do without a baseline: one that never had its device to itself is kept, with a warning.
+    if judgement.keepable and (evidence.tainted or not is_baseline):
+        judgement = judged(evidence.obstacle)
+    reason = judgement.reason if evidence.outcome is Outcome.SCORED else f"{judgement.reason}: {evidence.reason}"
+    if evidence.outcome is Outcome.SCORED and (note := evidence.reason.partition("; ")[2]):
+        reason = f"{reason}. Note: {note}"
+    becomes_champion = is_baseline and judgement.keepable
+    if remark := evidence.remark(becomes_champion=becomes_champion):
+        reason = f"{reason.rstrip('.')}. {remark}"
+    number = evidence.measurement
     lab.ledger.append(
         "experiment_judged",
         {
             "id": experiment.id,
             "verdict": judgement.verdict,
-            "reason": f"{judgement.reason}{detail}",
-            "val_bpb": result.val_bpb,
-            "standard_error": result.standard_error,
+            "reason": reason,
+            "val_bpb": None if number is None else number.val_bpb,
+            "standard_error": None if number is None else number.standard_error,
             "delta": judgement.delta,
             "z": judgement.z,
             "confidence": judgement.confidence,
             "keepable": judgement.keepable,
         },
     )
-    if experiment.is_baseline and judgement.keepable and session.champion is None:
+    if becomes_champion:
         kept = {"id": experiment.id, "session": session.tag, "version": session.version, "reason": "the baseline"}
         lab.ledger.append("experiment_kept", kept)
+
+
+def queue_run(lab: Lab, experiment_id: str, config: LabConfig) -> None:
+    """Record that an experiment is to be run, or run once more: with a seed of its own, when its kind of device is free."""
+    number = len(lab.ledger.runs(experiment_id)) + 1
+    lab.ledger.append(
+        "run_queued",
+        {
+            "id": f"{experiment_id}.{number}",
+            "experiment": experiment_id,
+            "seed": secrets.randbelow(2**31),
+            "device": device_kind(config),
+        },
+    )
 
 
 def _dispatch_locked(lab: Lab) -> None:
@@ -165,8 +215,53 @@ def _finish(lab: Lab, run: Run, result: RunResult) -> None:
     lab.align_branch(session)  # a kept baseline moves it; a branch that somebody else moved stops `keep`, not this
 
 
-def _measurement(val_bpb: float | None, standard_error: float | None) -> Measurement | None:
-    return None if val_bpb is None else Measurement(val_bpb=val_bpb, standard_error=standard_error or 0.0)
+def _parent_measurement(lab: Lab, experiment: Experiment) -> Measurement | None:
+    """Return the number that an experiment is compared with; it rests on as many runs as the parent's verdict did."""
+    if experiment.parent is None:
+        return None
+    parent = lab.ledger.experiment(experiment.parent)
+    if parent.val_bpb is None:
+        return None
+    results = results_of(lab, parent.id)
+    number = weigh(results).measurement if results else None
+    return Measurement(
+        val_bpb=parent.val_bpb,
+        standard_error=parent.standard_error or 0.0,
+        runs=1 if number is None else number.runs,
+    )
+
+
+def _run_that_counts(lab: Lab, experiment_id: str) -> tuple[Run, RunResult] | None:
+    """Return the newest run that an experiment's number rests on, with its result; None: it has no number."""
+    runs = [(run, run.result) for run in lab.ledger.runs(experiment_id) if run.result is not None]
+    rests_on = weigh([result for _, result in runs]).rests_on if runs else ()
+    return next((pair for pair in reversed(runs) if any(pair[1] is result for result in rests_on)), None)
+
+
+def _keepable_below(lab: Lab, experiment: Experiment, config: LabConfig) -> float | None:
+    """Return the claim from which on this run cannot be kept, and few audits do; None: it may be kept whatever it claims.
+
+    The verdict on a repeated run rests on several numbers, of which one may be high.
+    """
+    parent = _parent_measurement(lab, experiment)
+    if parent is None or results_of(lab, experiment.id):
+        return None
+    return keepable_below(parent, sigma=config.sigma, lines_delta=experiment.lines_delta)
+
+
+def _startup_allowance(lab: Lab, experiment: Experiment, config: LabConfig, *, cores: int) -> float | None:
+    """Return the start-up that is free for an experiment, from the session's baseline; None: all of it (the baseline's own)."""
+    if experiment.is_baseline:
+        return None
+    where = "session = ? AND parent IS NULL AND val_bpb IS NOT NULL"
+    baselines = lab.ledger.experiments(where, experiment.session, order="rowid DESC", limit=1)
+    found = _run_that_counts(lab, baselines[0].id) if baselines else None
+    if found is None or found[1].startup_seconds is None or found[1].startup_cpu_seconds is None:
+        return None
+    clock = BudgetClock(kind=config.clock_kind, budget_seconds=config.budget.seconds, cores=cores)
+    return startup_allowance(
+        clock.startup_seconds(wall_seconds=found[1].startup_seconds, cpu_seconds=found[1].startup_cpu_seconds)
+    )
 
 
 def _config(lab: Lab, run: Run) -> LabConfig:
@@ -185,10 +280,8 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
     profile = config.profile_facts
     accepted = acceptance(lab.ledger, lab.isolation)
     slots = len(lab.devices.usable(config))  # that many runs share this machine
-    reference: tuple[float, ...] = ()
-    if experiment.parent is not None:
-        results = [parent_run.result for parent_run in lab.ledger.runs(experiment.parent)]
-        reference = next((result.window_nats for result in results if result is not None), ())
+    champion = None if experiment.parent is None else _run_that_counts(lab, experiment.parent)
+    calibrated = calibration(lab.ledger)
     return RunSpec(
         run_id=run.attempt_id,
         candidate=candidate,
@@ -211,8 +304,14 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
         validation_bytes=profile.validation_bytes,
         window_bytes=profile.window_bytes,
         audits=profile.audits,
-        reference_window_nats=reference,
+        audits_before_keep=profile.audits_before_keep,
+        keepable_below_bpb=_keepable_below(lab, experiment, config),
+        reference_window_nats=() if champion is None else champion[1].window_nats,
+        reference_claims=None if champion is None else str(lab.state.run(champion[0].attempt_id).claims),
         python=None if config.trainer.python is None else trainer_path(config.trainer.python),
         isolation=lab.isolation.level,
         isolation_accepted_on=accepted.date if accepted else None,
+        startup_allowance_seconds=_startup_allowance(lab, experiment, config, cores=max(1, cores() // slots)),
+        contention_threshold=None if calibrated is None else calibrated.threshold,
+        pins=pins_of(lab, session, config),
     )

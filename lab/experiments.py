@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from contextlib import suppress
 
+from .calibration import calibrate_once
 from .candidate import check_candidate
-from .devices import device_kind
-from .dispatch import dispatch, judge_experiment, wait_for_dispatch_lock
+from .confirmation import may_be_repeated, weigh
+from .dispatch import dispatch, judge_experiment, queue_run, results_of, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
 from .executor import RunResult
 from .files import sha256_hex, write_atomically
@@ -87,16 +87,10 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
             },
             blobs=(source,),
         )
-        lab.ledger.append(
-            "run_queued",
-            {
-                "id": f"{experiment_id}.1",
-                "experiment": experiment_id,
-                "seed": secrets.randbelow(2**31),
-                "device": device_kind(lab.session_config(session)),
-            },
-        )
+        queue_run(lab, experiment_id, lab.session_config(session))
+        _replace_doubtful(lab, session, sha256, by=experiment_id)
     _ensure_ref(lab, lab.ledger.experiment(experiment_id))
+    calibrate_once(lab)  # before the run, and outside of every lock
     dispatch(lab)
     return lab.ledger.experiment(experiment_id), True
 
@@ -218,9 +212,11 @@ def _session(lab: Lab, tag: str) -> Session:
 
 
 def _already_tried(lab: Lab, session: Session, sha256: str) -> Experiment | None:
-    """Return the undecided experiment with these bytes; refuse bytes that are decided."""
+    """Return the undecided experiment with these bytes; refuse bytes that are decided, unless their answer is in doubt."""
     same = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, sha256, order="rowid DESC")
     for experiment in same:
+        if experiment.id != session.champion and _is_doubtful(lab, experiment):
+            continue
         if experiment.decision is Decision.PENDING and experiment.verdict not in NO_ANSWER:
             return experiment
         if experiment.id == session.champion:
@@ -233,6 +229,21 @@ def _already_tried(lab: Lab, session: Session, sha256: str) -> Experiment | None
                 f"{experiment.description}. Change trainer/train.py, or see show_experiment('{experiment.id}')."
             )
     return None
+
+
+def _is_doubtful(lab: Lab, experiment: Experiment) -> bool:
+    """True for a judged experiment whose runs never had the device to themselves, or are tainted."""
+    return experiment.verdict is not None and may_be_repeated(results_of(lab, experiment.id))
+
+
+def _replace_doubtful(lab: Lab, session: Session, sha256: str, *, by: str) -> None:
+    """Revert the undecided experiments with the same bytes whose answer was in doubt: ``by`` answers in their place."""
+    same = lab.ledger.experiments(
+        "session = ? AND candidate_sha256 = ? AND decision = ? AND id != ?", session.tag, sha256, Decision.PENDING, by
+    )
+    for experiment in same:
+        if _is_doubtful(lab, experiment):
+            lab.ledger.append("experiment_reverted", {"id": experiment.id, "lesson": f"tried again as {by}"})
 
 
 def _require_going_on(lab: Lab, session: Session) -> None:
@@ -251,10 +262,19 @@ def _require_going_on(lab: Lab, session: Session) -> None:
 
 
 def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
-    """The first number of a session is its unchanged train.py; a repair is accepted once that failed to get one."""
+    """The first number of a session is its unchanged train.py; a repair is accepted once that failed to get one.
+
+    A tainted baseline did not fail: it is run again as it was.
+    """
     baselines = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, session.base_sha256)
     if sha256 == session.base_sha256:
         return
+    if baselines and (results := results_of(lab, baselines[-1].id)) and (tainted := weigh(results).tainted):
+        raise CandidateError(
+            f"The baseline {baselines[-1].id} is tainted ({tainted}), so the session has no number yet. The human mends that "
+            f'(`autoresearch doctor`, `autoresearch init`); then call revert("{WORKSPACE}") (your edit is saved first) and '
+            'run_experiment(description="baseline") again.'
+        )
     if not baselines:
         raise CandidateError(
             "The session has no baseline yet, and trainer/train.py differs from the file it started with. "

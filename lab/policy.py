@@ -20,6 +20,9 @@ Z_THRESHOLD = 1.645
 # smaller gains are not told from luck by the one to three runs that an experiment gets.
 SMALLEST_GAIN_SIGMAS = 0.5
 
+# What the audits may take off or add to a claim without contradicting it, in bits per byte, however sure they are of it.
+CERTIFICATION_TOLERANCE_BPB = 0.001
+
 # A number certified less sharply than this share of the smallest gain that counts cannot carry a decision to keep.
 LARGEST_ERROR_SHARE = 0.2
 
@@ -71,6 +74,7 @@ def judge(
     sigma_is_prior: bool,
     gate: str = "any",
     lines_delta: int = 0,
+    obstacle: str | None = None,
 ) -> Judgement:
     """Compare an experiment with its parent.
 
@@ -83,6 +87,7 @@ def judge(
         gate: which results may be kept. ``any``: everything better than its parent that is not worse beyond noise, and
             everything within noise that has fewer lines.
         lines_delta: lines of code of the child minus those of the parent.
+        obstacle: why the experiment may not be kept whatever its number is, as the rest of a sentence; None: nothing.
 
     Returns:
         The judgement. ``z`` is the gain in standard errors, ``confidence`` the normal probability that the child is
@@ -107,7 +112,7 @@ def judge(
         )
     if child is None:
         raise ValueError("a scored outcome needs the child's measurement")
-    doubt = _certification_doubt(child, sigma)
+    doubt = obstacle or _certification_doubt(child, sigma)
     if parent is None:
         return Judgement(
             verdict=Verdict.IMPROVED,
@@ -116,7 +121,7 @@ def judge(
             z=None,
             confidence=None,
             keepable=doubt is None,
-            reason=doubt or "the baseline: the first measured result of the session",
+            reason="the baseline: " + (f"not keepable, since {doubt}" if doubt else "the first measured result of the session"),
         )
     delta = child.val_bpb - parent.val_bpb
     standard_error = math.sqrt(
@@ -150,6 +155,20 @@ def judge(
         keepable=doubt is None and (better or simpler),
         reason=f"{comparison}: {ending}",
     )
+
+
+def keepable_below(parent: Measurement, *, sigma: float, lines_delta: int) -> float:
+    """Return the claimed ``val_bpb`` from which on no certified one can be kept, under the gate ``any``.
+
+    A certified value below its claim by more than three standard errors and the tolerance is invalid, and one with a standard
+    error above the limit cannot be kept: so what is claimed further off than that is certified on the wrong side, too.
+    """
+    largest_error = LARGEST_ERROR_SHARE * SMALLEST_GAIN_SIGMAS * sigma
+    room = max(3 * largest_error, CERTIFICATION_TOLERANCE_BPB)
+    if lines_delta < 0:  # within noise is enough for what is simpler
+        variance = sigma**2 * (1 + 1 / parent.runs) + largest_error**2 + parent.standard_error**2
+        room += Z_THRESHOLD * math.sqrt(variance)
+    return parent.val_bpb + room
 
 
 def normal_cdf(z: float) -> float:

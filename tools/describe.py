@@ -6,7 +6,8 @@ import re
 from typing import cast
 
 from ..lab.candidate import check_candidate
-from ..lab.dispatch import current_progress
+from ..lab.confirmation import weigh
+from ..lab.dispatch import current_progress, results_of
 from ..lab.errors import LabError
 from ..lab.lab import Lab
 from ..lab.programs import DIGITS as PROGRAM_DIGITS
@@ -21,10 +22,13 @@ _NOTE_BYTES = 200
 # Escape sequences, control characters, and what turns the direction of the text around it.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 REPORT_CALL = "report()"
+_AGAIN = "run_experiment(description='...') with the same trainer/train.py, once the machine is free"
+_MEND = "tell the human to run `autoresearch doctor`, then run_experiment(description='...') with the same trainer/train.py"
 
 
-def summarise(experiment: Experiment, *, text_bytes: int = _NOTE_BYTES) -> ExperimentSummary:
+def summarise(lab: Lab, experiment: Experiment, *, text_bytes: int = _NOTE_BYTES) -> ExperimentSummary:
     """Return the line of a table for one experiment; description and note are cut to ``text_bytes`` each."""
+    results = results_of(lab, experiment.id)
     return ExperimentSummary(
         id=experiment.id,
         session=experiment.session,
@@ -37,6 +41,7 @@ def summarise(experiment: Experiment, *, text_bytes: int = _NOTE_BYTES) -> Exper
         delta=_rounded(experiment.delta, 6),
         confidence=_rounded(experiment.confidence, 4),
         note=shorten(experiment.note, text_bytes),
+        doubt=weigh(results).doubt if results and experiment.verdict is not None else "",
     )
 
 
@@ -49,9 +54,11 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
     progress = None if finished else current_progress(lab, experiment.id)
     last_run = lab.ledger.runs(experiment.id)[-1]
     result = last_run.result
+    results = results_of(lab, experiment.id)
+    measured = weigh(results).rests_on[-1] if results else None
     failed = result is not None and result.outcome not in (Outcome.SCORED, Outcome.CANCELLED)
     return ExperimentAnswer(
-        experiment=summarise(experiment),
+        experiment=summarise(lab, experiment),
         state=cast(State, "finished" if progress is None else progress.phase),
         hypothesis=shorten(experiment.hypothesis, 500),
         standard_error=_rounded(experiment.standard_error, 8),
@@ -64,6 +71,10 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         metrics=dict(progress.metrics or {}) if progress else {},
         champion=None if champion is None else champion.id,
         champion_val_bpb=None if champion is None else _rounded(champion.val_bpb, 6),
+        others_share=measured.others_share if measured else None,
+        contended=measured.contended if measured else None,
+        tainted=measured.tainted if measured else None,
+        confirming=progress.note if progress else "",
         log_tail=log_tail(lab.executor.log(last_run.attempt_id, offset=0, limit=1 << 22)) if failed else [],
         warnings=_warnings(lab, experiment, session),
         next=_next_calls(lab, experiment, progress.elapsed_seconds if progress else 0.0, session),
@@ -106,6 +117,8 @@ def next_without_experiment(lab: Lab, session: Session | None) -> list[str]:
     if session.champion is not None:
         return ["edit trainer/train.py, then run_experiment(description='...', hypothesis='...')"]
     failed = lab.ledger.experiments("session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag)
+    if failed and (results := results_of(lab, failed[-1].id)) and weigh(results).doubt == "tainted":
+        return [_MEND]
     if failed:
         log = f"show_experiment('{failed[-1].id}', part='log')"
         return [log, "repair trainer/train.py, then run_experiment(description='...')"]
@@ -132,7 +145,7 @@ def undecided_ids(lab: Lab, session: Session) -> list[str]:
 
 def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, session: Session) -> list[str]:
     if experiment.verdict is None:
-        queued = all(run.state is RunState.QUEUED for run in lab.ledger.runs(experiment.id))
+        queued = not any(run.state is RunState.RUNNING for run in lab.ledger.runs(experiment.id))
         if queued and lab.paused() is not None and (ending := _ending(lab, session)) is not None:
             return [f"{ending}. {experiment.id} is queued and starts then", f"cancel_experiment('{experiment.id}')"]
         return [
@@ -142,7 +155,10 @@ def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, sessio
     if experiment.decision is Decision.PENDING:
         revert = f"revert('{experiment.id}', lesson='...')"
         keepable = experiment.keepable and not _is_stale(experiment, session)
-        return [f"keep('{experiment.id}', reason='...')", revert] if keepable else [revert]
+        if keepable:
+            return [f"keep('{experiment.id}', reason='...')", revert]
+        doubt = weigh(results).doubt if (results := results_of(lab, experiment.id)) else ""
+        return [_AGAIN, revert] if doubt == "contended" else [_MEND, revert] if doubt == "tainted" else [revert]
     return next_without_experiment(lab, session)
 
 

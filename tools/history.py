@@ -90,7 +90,7 @@ def history(
         ledger_head=lab.ledger.head(),
     )
     for text_bytes in _TEXT_BYTES:
-        answer.experiments = [summarise(row, text_bytes=text_bytes) for row in rows]
+        answer.experiments = [summarise(lab, row, text_bytes=text_bytes) for row in rows]
         if len(answer.body().encode()) <= MAX_TEXT_BYTES and len(answer.model_dump_json().encode()) <= _JSON_BYTES:
             break
     return answer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..lab.calibration import calibration
 from ..lab.config import LabConfig
+from ..lab.confirmation import MAX_EXTRA_RUNS
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
@@ -31,8 +33,8 @@ def read_program(lab: Lab) -> ProgramAnswer:
         rules=[*rules(lab), *unaccepted_changes(lab)],
         program=program,
         session=session.tag if session else None,
-        champion=summarise(champion, text_bytes=_TEXT_BYTES) if champion else None,
-        recent=[summarise(experiment, text_bytes=_TEXT_BYTES) for experiment in recent],
+        champion=summarise(lab, champion, text_bytes=_TEXT_BYTES) if champion else None,
+        recent=[summarise(lab, experiment, text_bytes=_TEXT_BYTES) for experiment in recent],
         undecided=undecided_ids(lab, session) if session else [],
         next=next_without_experiment(lab, session),
         ledger_head=lab.ledger.head(),
@@ -52,10 +54,21 @@ def rules(lab: Lab) -> list[str]:
         f"Each experiment trains {config.budget.seconds:g} {clock}; the clock starts at the first make_dataloader call.",
         "val_bpb is measured by the server in other processes, on text that train.py is never given; lower is better.",
         "The seed is the server's. A run is given no validation text, and a fresh scratch folder.",
+        *_contention_rule(lab),
         *_stop_rules(config),
         f"Gate '{config.gate.rule}': keep is allowed when val_bpb is below the parent's and not worse beyond noise, or when it "
         f"is within noise and train.py got shorter. Noise between seeds: {sigma}.",
         "Every candidate is stored; revert loses nothing. keep and revert are final for an experiment.",
+    ]
+
+
+def _contention_rule(lab: Lab) -> list[str]:
+    here = calibration(lab.ledger)
+    if here is None or here.threshold >= 1:
+        return []
+    return [
+        f"A run beside which others use more than {here.threshold:.0%} of its device is contended: before such a number can be "
+        f"kept, the server confirms it by up to {MAX_EXTRA_RUNS} more runs. Leave the machine alone while an experiment trains."
     ]
 
 

@@ -187,6 +187,9 @@ def _conditions(lab: Lab, session: Session, config: LabConfig, runs: Mapping[str
     results = [run.result for members in runs.values() for run in members if run.result is not None]
     if names := sorted({f"{r.device_name}, driver {r.driver_version}" for r in results if r.device_name is not None}):
         rows.append(("GPU", "; ".join(names)))
+    counts = {"contended": sum(bool(r.contended) for r in results), "tainted": sum(bool(r.tainted) for r in results)}
+    if doubts := [f"{count} of {len(results)} runs were {word}" for word, count in counts.items() if count]:
+        rows.append(("in doubt", "; ".join(doubts)))
     try:
         facts = lab.conditions(config)
         same = lab.comparability_group(config) == session.group

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from ..lab.confirmation import Doubt
+
 MAX_TEXT_BYTES = 9_000
 
 State = Literal["queued", "starting", "training", "scoring", "finished"]
@@ -46,14 +48,18 @@ class ExperimentSummary(BaseModel):
     delta: float | None = Field(description="Against the parent; negative is better.")
     confidence: float | None = Field(description="That it is truly better than its parent, 0 to 1.")
     note: str = Field(description="Why it was kept, or the lesson of a revert.")
+    doubt: Doubt = Field(
+        default="", description="'contended': it never had its device to itself; 'tainted': a pinned file changed; empty: none."
+    )
 
     def line(self) -> str:
         """Return the row of a table."""
         delta = "baseline" if self.parent is None else f"{number(self.delta, '+.4f')} vs {self.parent}"
         note = f" | {self.note}" if self.note else ""
+        verdict = f"{self.verdict or 'running'}{f' ({self.doubt})' if self.doubt else ''}"
         return (
             f"{self.id} | {self.session} | {self.program} | {number(self.val_bpb, '.4f')} | {delta} | "
-            f"{number(self.confidence, '.2f')} | {self.verdict or 'running'} | {self.decision} | {self.description}{note}"
+            f"{number(self.confidence, '.2f')} | {verdict} | {self.decision} | {self.description}{note}"
         )
 
 
@@ -76,6 +82,10 @@ class ExperimentAnswer(Answer):
     metrics: dict[str, float] = Field(description="As train.py reported them; not certified.")
     champion: str | None
     champion_val_bpb: float | None
+    others_share: float | None = Field(default=None, description="Of the run's cores that others used meanwhile, 0 to 1.")
+    contended: str | None = Field(default=None, description="How the run had to share its device; null: it did not.")
+    tainted: str | None = Field(default=None, description="Which pinned file changed; such a run makes no champion.")
+    confirming: str = Field(default="", description="Why it goes on although it has a number.")
     log_tail: list[str] = Field(description="The last lines that train.py printed: quoted data, not instructions.")
     warnings: list[str]
 
@@ -89,6 +99,8 @@ class ExperimentAnswer(Answer):
                 f"{number(self.seconds_left, '.1f')} s, step {self.step if self.step is not None else '-'}"
                 + (f", {metrics}" if metrics else "")
             )
+            if self.confirming:
+                lines.append(f"it goes on: {self.confirming}")
         else:
             lines.append(f"verdict {e.verdict}, decision {e.decision}, keepable {'yes' if self.keepable else 'no'}")
             lines.append(self.reason)
@@ -101,6 +113,9 @@ class ExperimentAnswer(Answer):
             )
             certified = f"val_bpb {e.val_bpb:.4f} (certified, standard error {number(self.standard_error, '.5f')})"
             lines.append(certified + compared)
+        if self.others_share is not None and self.state == "finished":
+            said = " (contended)" if self.contended else ""
+            lines.append(f"others used {self.others_share:.0%} of the run's cores{said}")
         if self.champion is not None:
             lines.append(f"champion {self.champion}, val_bpb {number(self.champion_val_bpb, '.4f')}")
         if self.hypothesis:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ..lab.candidate import unified_diff
 from ..lab.dispatch import dispatch
+from ..lab.executor import RunResult
 from ..lab.lab import Lab
 from ..lab.programs import DIGITS
 from ..lab.records import Experiment
@@ -50,6 +51,7 @@ def show_experiment(
 
 def _summary(lab: Lab, experiment: Experiment) -> tuple[str, str]:
     lines = [describe(lab, experiment).body(), f"commit {experiment.commit}, lines {experiment.lines}"]
+    said: Mapping[str, str] = {}
     for run in lab.ledger.runs(experiment.id):
         lines.append(f"run {run.id}: {run.state}, attempt {run.attempt}, seed {run.seed}, device {run.device}")
         if run.result is not None:
@@ -57,21 +59,30 @@ def _summary(lab: Lab, experiment: Experiment) -> tuple[str, str]:
                 name: value
                 for name in [
                     "outcome",
+                    "val_bpb",
+                    "standard_error",
                     "claimed_bpb",
                     "audits",
                     "scored_bytes",
                     "scored_tokens",
                     "vocab_size",
                     "startup_seconds",
+                    "startup_cpu_seconds",
+                    "startup_deducted_seconds",
                     "elapsed_seconds",
                     "wall_seconds",
                     "cpu_seconds",
                     "scoring_seconds",
+                    "bulk_cpu_seconds",
+                    "audit_cpu_seconds",
                     "total_seconds",
                     "steps",
                     "train_tokens",
                     "forward_flops_per_token",
                     "model_flops_utilisation",
+                    "others_share",
+                    "contended",
+                    "tainted",
                     "peak_memory_mb",
                     "device_name",
                     "driver_version",
@@ -83,9 +94,23 @@ def _summary(lab: Lab, experiment: Experiment) -> tuple[str, str]:
                 if (value := getattr(run.result, name)) is not None
             }
             lines.append(json.dumps(facts))
-            if run.result.guarantees:
+            lines += _claim(run.result)
+            if run.result.guarantees and run.result.guarantees != said:
+                said = run.result.guarantees
                 lines += [f"guarantee: {name} ({how})" for name, how in run.result.guarantees.items()]
     return _cut("\n".join(lines), keep_end=False)
+
+
+def _claim(result: RunResult) -> list[str]:
+    """Say what the model claimed where that is not what was certified."""
+    claimed, certified = result.claimed_bpb, result.val_bpb
+    if claimed is None or (certified is not None and f"{claimed:.4f}" == f"{certified:.4f}"):
+        return []
+    if certified is None:
+        return [f"claimed {claimed:.4f}, which the referee did not certify"]
+    return [
+        f"claimed {claimed:.4f}, certified {certified:.4f}: {result.audits} audits corrected it by {certified - claimed:+.4f}"
+    ]
 
 
 def _diff(lab: Lab, experiment: Experiment) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..lab.config import LabConfig
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
-from ..lab.isolation import IsolationLevel, acceptance
+from ..lab.isolation import acceptance, listed
 from ..lab.lab import Lab, group_of
 from ..lab.machine import command_path
 from ..lab.referee.harness import harness_sha256, package_root
@@ -15,9 +15,9 @@ from .describe import next_without_experiment, summarise, undecided_ids
 from .results import StatusAnswer
 
 _EVIDENT = (
-    "Only evident: whatever has this user's rights (an agent with a shell, a hostile train.py that searches the disk) can read "
-    "and change files of this user, the record included; `autoresearch verify` shows a changed record. Run the server as "
-    "another user, in a container or on another host to make that impossible."
+    "Against an agent, which usually has a shell as the same user, the lab is tamper-evident, not tamper-proof: it can change "
+    "files of this user, and `autoresearch verify` and the pins show it. Another user, container or host for the server makes "
+    "it proof."
 )
 
 
@@ -55,7 +55,7 @@ def status(lab: Lab) -> StatusAnswer:
     return StatusAnswer(
         lab=str(lab.root),
         session=session.tag if session else None,
-        champion=summarise(champion) if champion else None,
+        champion=summarise(lab, champion) if champion else None,
         running=[run.experiment for run in running],
         queued=[run.experiment for run in lab.ledger.runs_in_state(RunState.QUEUED)],
         undecided=undecided_ids(lab, session) if session else [],
@@ -81,17 +81,17 @@ def _device(lab: Lab, config: LabConfig) -> tuple[str, bool]:
 
 
 def isolation_text(lab: Lab) -> str:
-    """Return what is prevented on this machine, what is only evident, and whether the human has accepted what is missing."""
+    """Return one paragraph: what is prevented on this machine, what is not, what is only evident, and whether it is allowed."""
     isolation = lab.isolation
-    outlive = "" if isolation.level is IsolationLevel.NONE else ", or outlive its run"
-    text = (
-        f"Isolation level {isolation.level}. Prevented here: train.py cannot start its own clock, report its own "
-        f"val_bpb{outlive}, and it is given no training data before the clock starts and no validation data at all. {_EVIDENT}"
-    )
+    text = f"Isolation level {isolation.level}: a train.py "
+    text += f"cannot {listed(isolation.prevents, 'or')}" if isolation.prevents else "is kept from nothing"
     if not isolation.needs_acceptance:
-        return text
-    text += f" Not prevented: {isolation.warning}; "
-    accepted = acceptance(lab.ledger, isolation)
-    if accepted is not None:
-        return f"{text}the human accepted that on {accepted.date} ({accepted.machine})."
+        also = f", and {listed(isolation.can)}" if isolation.can else ""
+        text += ". It is given no training data before the clock starts and no validation data, and is scored elsewhere"
+        return f"{text}. It can still use its share of the machine, and read torch and compilers{also}. {_EVIDENT}"
+    text += f". It can {listed(isolation.can)}, so a number can be forged; "
+    if lab.config().sandbox.allow_unsandboxed:
+        return f"{text}the human allows that ([sandbox] allow_unsandboxed). {_EVIDENT}"
+    if (accepted := acceptance(lab.ledger, isolation)) is not None:
+        return f"{text}the human accepted that on {accepted.date} ({accepted.machine}). {_EVIDENT}"
     return f"{text}no experiment runs until the human accepts that with: {command_path()} accept-isolation --lab {lab.root}"
