@@ -14,7 +14,6 @@ import codecs
 import difflib
 import functools
 import io
-import itertools
 import re
 import sys
 import tokenize
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 
 from .errors import CandidateError
 from .files import sha256_hex
+from .seeds import seed_warnings
 
 MAX_SOURCE_BYTES = 65_536
 MAX_NEW_LITERAL_BYTES = 4_096
@@ -36,8 +36,6 @@ _REQUIRED_CALLS = {
     "evaluate_bpb": "it hands the model over to be scored",
 }
 _UPPERCASE = re.compile(r"[A-Z][A-Z0-9_]*")
-_SEEDERS = frozenset({"manual_seed", "manual_seed_all", "default_rng"})
-_MAX_WARNINGS = 10
 _AGAIN = "then call run_experiment again"
 
 # Comparing lines is cubic in the worst case; beyond this many steps the rest of a diff is shown as one replaced block.
@@ -130,7 +128,7 @@ def _analyse(source: bytes) -> _Analysis:
     return _Analysis(
         lines=_count_code_lines(lines, nodes.texts),
         constants=tuple(_constants(lines, tree)),
-        warnings=tuple(_seed_warnings(nodes.calls)),
+        warnings=seed_warnings(tree),
         # The type is part of the key because 1, 1.0 and True are equal.
         literals=Counter((type(value), value) for value in nodes.literals),
     )
@@ -310,28 +308,6 @@ def _source_text(lines: list[bytes], node: ast.expr) -> str:
     selected[-1] = selected[-1][: node.end_col_offset]
     selected[0] = selected[0][node.col_offset :]
     return b"\n".join(selected).decode("utf-8", "replace")
-
-
-def _seed_warnings(calls: list[ast.Call]) -> Iterator[str]:
-    for call in itertools.islice(filter(_seeds_with_a_number, calls), _MAX_WARNINGS):
-        yield f"line {call.lineno}: {_called_name(call)}(...) has a number; the seed is the referee's: use prepare.SEED"
-
-
-def _seeds_with_a_number(call: ast.Call) -> bool:
-    name = _called_name(call)
-    if name == "seed" and isinstance(call.func, ast.Attribute):
-        owner = call.func.value
-        is_seeder = (owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")) == "random"
-    else:
-        is_seeder = name in _SEEDERS
-    values = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "seed")]
-    return is_seeder and any(map(_is_number, values))
-
-
-def _is_number(node: ast.expr) -> bool:
-    if isinstance(node, ast.UnaryOp):
-        node = node.operand
-    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float))
 
 
 def _line_at(source: bytes, position: int) -> int:

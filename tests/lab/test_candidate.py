@@ -235,34 +235,6 @@ def test_changed_constants_show_old_and_new():
     assert changed_constants(parent, child) == {"DEPTH": ("4", "6"), "GONE": ("1", None), "NEW": (None, "'a'")}
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        b"torch.manual_seed(42)",
-        b"torch.cuda.manual_seed_all(-1)",
-        b"torch.Generator().manual_seed(seed=3)",
-        b"np.random.seed(1)",
-        b"random.seed(1.5)",
-        b"np.random.default_rng(seed=7)",
-        b"default_rng(7)",
-    ],
-)
-def test_a_seed_in_the_file_is_a_warning_with_its_line(call):
-    (warning,) = check_candidate(HEAD + b"\n" + call + b"\n", None).warnings
-    assert warning.startswith("line 7: ")
-    assert warning.endswith("the seed is the referee's: use prepare.SEED")
-
-
-def test_the_referees_seed_is_no_warning():
-    code = b"torch.manual_seed(SEED)\nnp.random.default_rng(SEED + 1)\nmodel.seed(3)\ntorch.manual_seed()\n"
-    assert check_candidate(HEAD + code, None).warnings == ()
-
-
-def test_many_seeds_give_ten_warnings_in_order():
-    warnings = check_candidate(HEAD + b"torch.manual_seed(1)\n" * 50, None).warnings
-    assert [warning.split(":")[0] for warning in warnings] == [f"line {number}" for number in range(6, 16)]
-
-
 def test_nothing_of_a_candidate_is_executed(tmp_path):
     marker = tmp_path / "ran"
     check_candidate(HEAD + f"open({str(marker)!r}, 'w')\n".encode(), HEAD)

@@ -6,19 +6,14 @@ import itertools
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import pytest
-from autoresearch_mcp.lab.referee.scorer import (
-    InvalidModelError,
-    Score,
-    Scorer,
-    negative_log_softmax,
-    pick_audits,
-)
+from autoresearch_mcp.lab.referee.audits import InvalidModelError, Score, negative_log_softmax
+from autoresearch_mcp.lab.referee.scorer import AuditPlan, Scorer
 from autoresearch_mcp.lab.referee.windows import Rows, draw_windows, encode_rows
 from autoresearch_mcp.prepare.channel import Channel, ChannelClosedError
 from autoresearch_mcp.prepare.corpus import Corpus, open_corpus
@@ -79,6 +74,11 @@ def _serve(channel: Channel, model: Model, claim: Claim, rows_that_fit: int) -> 
                 channel.send({"type": "out_of_memory"})
                 continue
             if header["type"] == "bulk":
+                try:
+                    model(rows[:1, :-1])
+                except ValueError as error:
+                    channel.send({"type": "error", "message": f"Traceback\nValueError: {error}"})
+                    continue
                 logits = model(rows[:, :-1]).astype(np.float64)
                 flat = negative_log_softmax(logits.reshape(-1, logits.shape[-1]), rows[:, 1:].ravel())
                 answer = claim(flat.reshape(len(rows), -1), rows)
@@ -113,10 +113,10 @@ def score(
     vocab_size: int = 257,
     claim: Claim = truth,
     audits: int = 200,
-    reference: tuple[float, ...] = (),
+    plan: AuditPlan | None = None,
     seconds: float = 30.0,
     rows_that_fit: int = 1_000,
-    side_by_side: bool = True,
+    seed: int = 7,
 ) -> Score:
     rows, padding, _ = rows_of(corpus, vocab_size)
     model_fd = os.open(os.devnull, os.O_RDONLY)
@@ -125,19 +125,17 @@ def score(
             scorer = Scorer(
                 bulk=bulk,
                 audit=audit,
-                deadline=time.monotonic() + seconds,
+                time_limit_seconds=seconds,
                 on_progress=lambda _: None,
-                side_by_side=side_by_side,
             )
             return scorer.score(
                 (model_fd, model_fd),
                 rows,
                 vocab_size=vocab_size,
                 batch_rows=16,
-                audits=audits,
-                reference_window_nats=reference,
+                plan=plan or AuditPlan(audits=audits),
                 decoys=padding,
-                rng=np.random.default_rng(7),
+                rng=np.random.default_rng(seed),
             )
     finally:
         os.close(model_fd)
@@ -193,9 +191,6 @@ def test_every_row_is_audited_once_when_that_many_are_asked_for(corpus: Corpus) 
     result = score(corpus, bigram(257), audits=1_000_000)
     assert result.audits == len(rows_of(corpus, 257)[0].scored)
     assert result.val_bpb == pytest.approx(score(corpus, bigram(257)).val_bpb, abs=1e-6)
-    one_after_the_other = score(corpus, bigram(257), audits=1_000_000, side_by_side=False)
-    assert one_after_the_other.audits == result.audits
-    assert one_after_the_other.val_bpb == pytest.approx(result.val_bpb, abs=1e-6)
 
 
 def test_a_lie_at_the_worst_position_of_each_row_is_not_certified_when_every_row_is_audited(corpus: Corpus) -> None:
@@ -283,27 +278,131 @@ def test_a_model_that_does_not_fit_in_halves_either_is_no_number(corpus: Corpus)
         score(corpus, bigram(257), rows_that_fit=7)
 
 
-def test_audits_go_where_a_run_claims_to_beat_the_champion(corpus: Corpus) -> None:
-    rows, _, windows = rows_of(corpus, 257)
-    claims = np.bincount(rows.window, weights=rows.scored.astype(float))
-    reference = claims.copy()
-    reference[3] += 1000.0  # the champion was much worse here
-    rng = np.random.default_rng(0)
-    inside = sum((rows.window[pick_audits(rows, claims, reference, 20, rng).rows] == 3).sum() for _ in range(50))
-    outside = sum((rows.window[pick_audits(rows, claims, claims, 20, rng).rows] == 3).sum() for _ in range(50))
-    assert len(windows) == len(claims)
-    assert inside > 5 * max(outside, 1)
+def test_every_row_is_audited_where_the_claim_may_be_kept_and_few_where_it_may_not(corpus: Corpus) -> None:
+    rows = len(rows_of(corpus, 257)[0].scored)
+    honest = score(corpus, bigram(257)).claimed_bpb
+
+    def audits(keepable_below_bpb: float | None) -> int:
+        plan = AuditPlan(audits=40, audits_before_keep=1_000_000, keepable_below_bpb=keepable_below_bpb)
+        return score(corpus, bigram(257), plan=plan).audits
+
+    assert audits(None) == audits(honest + 0.001) == rows
+    assert audits(honest - 0.001) <= 40
 
 
-def test_the_correction_is_unbiased_over_many_draws(corpus: Corpus) -> None:
-    rows, _, _ = rows_of(corpus, 257)
-    rng = np.random.default_rng(0)
-    lie = rng.exponential(size=(len(rows.scored), CONTEXT)) * rows.mask()
-    window_nats = np.bincount(rows.window, weights=lie.sum(1))
-    estimates = []
-    for _ in range(400):
-        picks = pick_audits(rows, window_nats, window_nats * rng.random(len(window_nats)) * 3, 60, rng)
-        assert len(np.unique(picks.rows)) == len(picks.rows)
-        estimates.append((picks.weights * lie[picks.rows, picks.cuts]).sum())
-    standard_error = np.std(estimates) / math.sqrt(len(estimates))
-    assert np.mean(estimates) == pytest.approx(lie.sum(), abs=4 * standard_error)
+def test_the_bulk_process_has_ended_before_the_audit_begins(corpus: Corpus) -> None:
+    order: list[str] = []
+
+    class Recorded(Channel):
+        def send(self, header: dict, *args: Any, **options: Any) -> None:
+            order.append(header["type"])
+            super().send(header, *args, **options)
+
+    rows, padding, _ = rows_of(corpus, 257)
+    with worker(bigram(257), truth, 1_000) as bulk, worker(bigram(257), truth, 1_000) as audit:
+        bulk.__class__ = audit.__class__ = Recorded
+        scorer = Scorer(
+            bulk=bulk,
+            audit=audit,
+            time_limit_seconds=30.0,
+            on_progress=lambda _: None,
+            on_bulk_done=lambda: order.append(f"ended {bulk.fileno()}"),
+        )
+        fds = (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY))
+        plan, rng = AuditPlan(audits=40), np.random.default_rng(0)
+        scorer.score(fds, rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
+        for fd in fds:
+            os.close(fd)
+    ended = order.index("ended -1")  # its channel is closed
+    assert "audit" not in order[:ended]
+    # Its model is not even loaded before: a thread of it could listen to what the bulk process does to the machine.
+    assert order[:ended].count("load") == order[ended:].count("load") == 1
+    assert "bulk" not in order[ended:]
+
+
+def test_the_true_next_token_and_all_after_it_are_never_shown_to_the_audit(corpus: Corpus) -> None:
+    rows, padding, _ = rows_of(corpus, 257)
+    seen: list[tuple[np.ndarray, list[int]]] = []
+
+    class Watched(Channel):
+        def send(self, header: dict, payload: bytes | memoryview = b"", **options: Any) -> None:
+            if header["type"] == "audit":
+                seen.append((np.frombuffer(payload, np.int32).reshape(header["rows"]), header["cuts"]))
+            super().send(header, payload, **options)
+
+    with worker(bigram(257), truth, 1_000) as bulk, worker(bigram(257), truth, 1_000) as audit:
+        audit.__class__ = Watched
+        scorer = Scorer(bulk=bulk, audit=audit, time_limit_seconds=30.0, on_progress=lambda _: None)
+        fds = (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY))
+        plan, rng = AuditPlan(audits=1_000_000), np.random.default_rng(0)
+        scorer.score(fds, rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
+        for fd in fds:
+            os.close(fd)
+    training = np.asarray(padding, np.int32).tobytes()
+    agreeing, compared = 0, 0
+    for batch, cuts in seen:
+        for inputs, cut in zip(batch, cuts, strict=True):
+            decoy = inputs[cut + 1 :]
+            assert decoy.tobytes() in training
+            candidates = rows.tokens[(rows.tokens[:, : cut + 1] == inputs[: cut + 1]).all(axis=1)]
+            assert len(candidates)
+            if len(candidates) == 1:
+                agreeing += int((decoy == candidates[0, cut + 1 : -1]).sum())
+                compared += len(decoy)
+    assert sum(len(cuts) for _, cuts in seen) == len(rows.scored)  # one view of each row
+    assert compared > 1000
+    assert agreeing < 0.2 * compared  # chance: letters repeat
+
+
+@pytest.mark.parametrize("kind", ["load", "bulk", "audit"])
+def test_one_answer_that_does_not_come_is_not_waited_for_to_the_end(corpus: Corpus, kind: str) -> None:
+    rows, padding, _ = rows_of(corpus, 257)
+    ours, theirs = Channel.pair()
+    silent = threading.Event()
+
+    def serve_until(channel: Channel) -> None:
+        with suppress(ChannelClosedError):
+            while (frame := channel.receive()).header["type"] != kind:
+                for fd in frame.fds:
+                    os.close(fd)
+                if frame.header["type"] == "load":
+                    channel.send({"type": "loaded"})
+            silent.wait(timeout=20.0)
+        channel.close()
+
+    thread = threading.Thread(target=serve_until, args=(Channel(theirs, max_payload_bytes=1 << 30, accept_fds=True),))
+    thread.start()
+    try:
+        with worker(bigram(257), truth, 1_000) as other:
+            bulk, audit = (other, ours) if kind == "audit" else (ours, other)
+            scorer = Scorer(bulk=bulk, audit=audit, time_limit_seconds=1000.0, on_progress=lambda _: None)
+            scorer._request_seconds = 0.3  # not the ten seconds that an answer may really take
+            fds = (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY))
+            plan, rng = AuditPlan(audits=40), np.random.default_rng(0)
+            with pytest.raises(InvalidModelError, match="time limit of a single answer"):
+                scorer.score(fds, rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
+            for fd in fds:
+                os.close(fd)
+    finally:
+        silent.set()
+        ours.close()
+        thread.join()
+
+
+def test_a_rejected_claim_is_remembered_with_the_reason(corpus: Corpus) -> None:
+    honest = score(corpus, bigram(257)).val_bpb
+    with pytest.raises(InvalidModelError) as caught:
+        score(corpus, bigram(257), claim=lambda nats, rows: nats * 0.5)
+    assert caught.value.claimed_bpb == pytest.approx(honest / 2, rel=1e-5)
+
+
+def test_what_a_model_says_when_it_fails_on_validation_data_is_withheld(corpus: Corpus) -> None:
+    """The bulk process sees the rows and their targets, and the reason of a result is read by who writes the next train.py."""
+
+    def telling(idx: np.ndarray) -> np.ndarray:
+        raise ValueError(f"the tokens are {idx.ravel()[:4].tolist()}")
+
+    with pytest.raises(InvalidModelError) as raised:
+        score(corpus, telling)
+    assert "tokens are" not in str(raised.value)
+    assert "ValueError" in str(raised.value)
