@@ -38,8 +38,11 @@ class RunSpec:
     validation_secret: str  # path of the secret that draws the validation windows
     validation_bytes: int
     window_bytes: int
-    audits: int
+    audits: int  # rows, in every run
+    audits_before_keep: int = 0  # rows, where the claim is below ``keepable_below_bpb``; more than there are: every row
+    keepable_below_bpb: float | None = None  # a claim that is not below it cannot be kept; None: any may be
     reference_window_nats: tuple[float, ...] = ()  # the champion's claims: audits go where this run claims to beat them
+    reference_claims: str | None = None  # path of the same, position by position; where it is missing the windows do
     python: str | None = None  # path of the interpreter that trains and scores; None: the runner's own
     isolation: str = "process"  # the level that must hold; a runner that cannot give it does not run
     isolation_accepted_on: str | None = None  # the date of the human's acceptance, where the level needs one

@@ -18,9 +18,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ..prepare import landlock
 from .errors import NotReadyError
 from .machine import command_path
-from .referee.sandbox import IsolationLevel, problem_of
+from .referee.sandbox import LADDER as RUNGS
+from .referee.sandbox import IsolationLevel, guarantees_of, problem_of, trial_of
 
 if TYPE_CHECKING:
     from .config import LabConfig
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _FILES = "read and change every file of this user (the lab's record is one)"
 _NETWORK = "use the network"
 _OTHERS = "signal and trace this user's other processes"
+_SIGNALS = "signal this user's other processes, and reach into them through /proc"
+_SIGNALS_ONLY = "signal this user's other processes (not the runner)"
 _DAEMONS = "leave processes running after its run, which slow later runs down and can do all of this at any time"
 
 
@@ -59,6 +63,24 @@ _KEPT_FROM_FILES = "read or change a file that training does not need"
 _KEPT_FROM_NETWORK = "use the network"
 _KEPT_FROM_OTHERS = "reach another process"
 _KEPT_FROM_OUTLIVING = "outlive its run"
+_SCOPES_SIGNALS = 6  # the version of Landlock; see `prepare.landlock`
+
+
+def landlock_of(abi: int) -> Isolation:
+    """Return what the level is with this version of the kernel's Landlock; before version 6 it cannot hold signals back."""
+    scopes = abi >= _SCOPES_SIGNALS
+    return Isolation(
+        level=IsolationLevel.LANDLOCK,
+        mechanism="Landlock, seccomp, rlimits",
+        prevents=(
+            *(_KEPT_FROM_FILES, _KEPT_FROM_NETWORK),
+            *((_KEPT_FROM_OTHERS,) if scopes else ()),
+            _KEPT_FROM_OUTLIVING,
+        ),
+        can=() if scopes else (_SIGNALS_ONLY,),
+        needs_acceptance=False,
+    )
+
 
 BUBBLEWRAP = Isolation(
     level=IsolationLevel.BUBBLEWRAP,
@@ -67,18 +89,12 @@ BUBBLEWRAP = Isolation(
     can=(),
     needs_acceptance=False,
 )
-LANDLOCK = Isolation(
-    level=IsolationLevel.LANDLOCK,
-    mechanism="Landlock, seccomp, rlimits",
-    prevents=(_KEPT_FROM_FILES, _KEPT_FROM_NETWORK, _KEPT_FROM_OTHERS, _KEPT_FROM_OUTLIVING),
-    can=(),
-    needs_acceptance=False,
-)
+LANDLOCK = landlock_of(landlock.abi())
 SECCOMP = Isolation(
     level=IsolationLevel.SECCOMP,
     mechanism="seccomp, rlimits; no boundary for files",
     prevents=(_KEPT_FROM_NETWORK, _KEPT_FROM_OUTLIVING),
-    can=(_FILES,),
+    can=(_FILES, _SIGNALS),
     needs_acceptance=True,
 )
 PROCESS = Isolation(
@@ -135,26 +151,31 @@ def require_allowed(ledger: Ledger, isolation: Isolation, config: LabConfig, roo
     """Raise `NotReadyError`, naming the command of the human's, where no run may start yet."""
     if not is_allowed(ledger, isolation, config):
         raise NotReadyError(
-            f"This machine ({platform.system()}) cannot isolate a train.py (level {isolation.level}): {isolation.warning}. "
-            f"No experiment runs until the human has accepted that once. {advice(isolation)} Or ask the human to accept it, in "
-            f"a terminal: {command_path()} accept-isolation --lab {root}"
+            f"This machine ({platform.system()}) cannot keep a train.py from this user's files (level {isolation.level}): "
+            f"{isolation.warning}. "
+            "No experiment runs until the human has chosen, in a terminal: what would give a stronger level, as "
+            f"`{command_path()} doctor --lab {root}` says; or this one, by {command_path()} accept-isolation --lab {root} "
+            "(or [sandbox] allow_unsandboxed = true in autoresearch.toml and accept-config)."
         )
 
 
-def advice(isolation: Isolation) -> str:
-    """Return the one command that gives this machine a stronger level, with what stands in the way; empty where none does."""
-    if platform.system() != "Linux":
-        return "A container or a virtual machine with Linux isolates better."
-    stronger = LADDER[: LADDER.index(isolation)]
-    problems = {above.level: problem_of(above.level) or "" for above in stronger}
-    if any("libseccomp" in problem for problem in problems.values()):
-        return "For a stronger level: apt-get install libseccomp2 (Fedora: dnf install libseccomp)."
-    bubblewrap = problems.get(IsolationLevel.BUBBLEWRAP, "")
-    if "not installed" in bubblewrap:
-        return "For a stronger level: apt-get install bubblewrap (Fedora: dnf install bubblewrap)."
-    if bubblewrap:
-        return f"bubblewrap is not allowed here ({bubblewrap}): a host that permits user namespaces gives a stronger level."
-    return ""
+def obstacles(isolation: Isolation) -> dict[IsolationLevel, str]:
+    """Return why this machine does not have each level above this one, the strongest first."""
+    problems = {above.level: problem_of(above.level) for above in LADDER[: LADDER.index(isolation)]}
+    return {level: problem for level, problem in problems.items() if problem is not None}
+
+
+def guarantees_here(isolation: Isolation) -> dict[str, str]:
+    """Return what holds for a run on this machine at this level, as name -> mechanism, as a trial process found it."""
+    trial = trial_of(isolation.level)
+    in_force = RUNGS[isolation.level].guarantees(trial.status) if trial.problem is None else {}
+    return {**guarantees_of("cpu"), **in_force}
+
+
+def guarantees_not_given(isolation: Isolation) -> tuple[str, ...]:
+    """Return the names of what the strongest level guarantees and this one does not, on any machine."""
+    given = RUNGS[isolation.level].guarantees({})
+    return tuple(name for name in RUNGS[BUBBLEWRAP.level].guarantees({}) if name not in given)
 
 
 def accept(ledger: Ledger, isolation: Isolation) -> bool:
@@ -172,6 +193,6 @@ def label(isolation: Isolation, accepted_on: str | None) -> str:
     return f"{isolation.level}: {isolation.mechanism}{accepted}"
 
 
-def listed(parts: tuple[str, ...]) -> str:
+def listed(parts: tuple[str, ...], last: str = "and") -> str:
     """Return "a, b and c"."""
-    return ", ".join(parts[:-1]) + (" and " if parts[:-1] else "") + parts[-1]
+    return ", ".join(parts[:-1]) + (f" {last} " if parts[:-1] else "") + parts[-1]

@@ -30,6 +30,7 @@ from .isolation import probe as probe_isolation
 from .ledger import Ledger
 from .local_executor import LocalExecutor
 from .paths import PROGRAM_FILE, TRAIN_FILE, StatePaths, WorkspacePaths
+from .pins import adopted_environment
 from .records import AcceptedRules, Experiment, Session
 from .referee.harness import pin_harness
 from .stopping import SessionFacts, stop_reason
@@ -185,6 +186,7 @@ class Lab:
             accepted = self.accepted_rules()
             assert accepted is not None
         group, config = self.comparability_group(), self.config()
+        self._require_windows(config)
         if tag == NEW_SESSION:
             tag = self._free_tag()
         if tag is None:
@@ -331,6 +333,7 @@ class Lab:
             "python": python.python,
             "torch": python.torch,
             "harness": self.harness(),
+            **adopted_environment(self.ledger, config),
         }
 
     def trainer(self, config: LabConfig) -> TrainerPython:
@@ -352,6 +355,16 @@ class Lab:
         taken = {session.tag for session in self.ledger.sessions()}
         taken |= {name.rpartition("/")[2] for name in self.git.refs("refs/heads/autoresearch")}
         return next(tag for tag in (today, *(f"{today}-{n}" for n in range(2, 10_000))) if tag not in taken)
+
+    def _require_windows(self, config: LabConfig) -> None:
+        """Raise `NotReadyError` where the corpus has only documents that are too short for the profile's windows."""
+        from ..prepare.corpus import open_corpus
+        from .referee.windows import NoWindowsError, require_windows
+
+        try:
+            require_windows(open_corpus(config.corpus_name).offsets("val"), window_bytes=config.profile_facts.window_bytes)
+        except NoWindowsError as error:
+            raise NotReadyError(f"The corpus {config.corpus_name} does not fit profile {config.profile}: {error}.") from error
 
     def _base_commit(self, tag: str, train: bytes) -> str:
         """Return HEAD if it holds these bytes, else a commit on top of it that does; HEAD itself never moves."""

@@ -3,15 +3,17 @@
 They share their address space with the candidate's code, so nothing they say is trusted: the bulk pass answers with *claimed*
 nats, the audit pass with logits whose log-softmax the referee takes itself. Run by path:
 
-    scoring_worker.py DEVICE KEPT FD:FOLDER [FD:FOLDER ...]   import torch once, then one process for each socket and folder
-    scoring_worker.py --rehearse MODEL LENGTH DEVICE          load the model and run one forward
+    scoring_worker.py DEVICE GIVEN_UP FD:FOLDER [FD:FOLDER ...]   import torch once, then one process for each socket
+    scoring_worker.py --rehearse MODEL LENGTH DEVICE              load the model and run one forward
 
 The processes part right after the import, before anything of a candidate exists: a second import costs 2.4 core-seconds.
-KEPT is what each may still read then, as JSON fields of `landlock.Access`; empty where the kernel has no Landlock.
+GIVEN_UP is what each still gives up then, as JSON: ``access`` are the fields of `landlock.Access` that it keeps, null where the
+kernel has no Landlock; ``filter`` a compiled system call filter that keeps what it starts in its process group, or null.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
@@ -30,13 +32,14 @@ import torch
 from prepare import landlock
 from prepare.channel import Channel, ChannelClosedError, Frame
 from prepare.handoff import load_model
+from prepare.stage import filter_system_calls
 
 _MESSAGE_LIMIT = 2000
 
 
 def serve(channel: Channel, device: str) -> None:
     """Answer the referee's requests until it closes the channel."""
-    channel.send({"type": "ready"})
+    channel.send({"type": "ready", "pid": os.getpid()})  # the referee believes it: there is no candidate's code here yet
     model: torch.nn.Module | None = None
     while True:
         try:
@@ -103,10 +106,11 @@ def _logits(model: torch.nn.Module, inputs: torch.Tensor, vocab_size: int) -> to
     return logits
 
 
-def part(sockets: dict[int, Path], device: str, kept: str) -> None:
-    """Become one process for each socket, in its own session and folder, with its own output; serve in each."""
+def part(sockets: dict[int, Path], device: str, given_up: dict[str, Any]) -> None:
+    """Become one process for each socket, in its own process group and folder, with its own output; serve in each."""
     children = []
     first = str(next(iter(sockets.values())))
+    libraries = _mapped_files() if given_up["access"] is not None else ()  # a child may not ask for its own
     for fd, folder in sockets.items():
         if len(sockets) > 1 and (pid := os.fork()) != 0:
             children.append(pid)
@@ -115,12 +119,11 @@ def part(sockets: dict[int, Path], device: str, kept: str) -> None:
             if other != fd:
                 os.close(other)
         if len(sockets) > 1:
-            os.setsid()
+            os.setpgid(0, 0)
             _die_with_parent()
         os.chdir(folder)
         _move_home(first, str(folder))
-        if kept:
-            _confine_further(kept, folder)
+        _confine_further(given_up, folder, libraries)
         output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -140,11 +143,19 @@ def _move_home(old: str, new: str) -> None:
     tempfile.tempdir = None
 
 
-def _confine_further(kept: str, folder: Path) -> None:
-    """Keep the other process's folder, its /proc and its signals from this one."""
-    access = {name: tuple(paths) for name, paths in json.loads(kept).items()}
-    access["readable"] = (*access["readable"], "/proc/self")
-    landlock.restrict(landlock.Access(**access, writable=(str(folder), "/proc/self")))
+def _mapped_files() -> tuple[str, ...]:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return tuple(sorted({line.split(maxsplit=5)[5] for line in lines if "/" in line}))
+
+
+def _confine_further(given_up: dict[str, Any], folder: Path, libraries: tuple[str, ...]) -> None:
+    """Keep the other process's folder, its /proc and its signals from this one, and its descendants in one group."""
+    if given_up["access"] is not None:
+        access = {name: tuple(paths) for name, paths in given_up["access"].items()}
+        access["readable"] = (*access["readable"], *libraries, "/proc/self")
+        landlock.restrict(landlock.Access(**access, writable=(str(folder), "/proc/self")))
+    if given_up["filter"] is not None:
+        filter_system_calls(base64.b64decode(given_up["filter"]))
 
 
 def _die_with_parent() -> None:
@@ -159,4 +170,4 @@ if __name__ == "__main__":
         print(f"\n{rehearse_here(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])}")
     else:
         pairs = (argument.split(":", maxsplit=1) for argument in sys.argv[3:])
-        part({int(fd): Path(folder) for fd, folder in pairs}, sys.argv[1], sys.argv[2])
+        part({int(fd): Path(folder) for fd, folder in pairs}, sys.argv[1], json.loads(sys.argv[2]))

@@ -39,6 +39,8 @@ def main() -> None:
     status: dict[str, Any] = {}
     try:
         _confine(order, status)
+        if not os.access(order["argv"][0], os.X_OK):
+            raise FileNotFoundError(f"there is no program {order['argv'][0]}")
         _say(status_fd, status)
         os.set_inheritable(status_fd, False)
         os.execve(order["argv"][0], order["argv"], order["environment"])
@@ -73,7 +75,7 @@ def _confine(order: dict[str, Any], status: dict[str, Any]) -> None:
 
         status["landlock"] = landlock.restrict(landlock.Access(**{name: tuple(at) for name, at in order["access"].items()}))
     if order["filter"] is not None:
-        _filter_system_calls(base64.b64decode(order["filter"]))
+        filter_system_calls(base64.b64decode(order["filter"]))
         status["seccomp"] = True
 
 
@@ -93,7 +95,7 @@ def _drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def _filter_system_calls(program: bytes) -> None:
+def filter_system_calls(program: bytes) -> None:
     """Load a compiled filter; it holds for this process and all it will start."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

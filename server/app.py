@@ -165,8 +165,9 @@ def _report_progress(ctx: Context, stopping: threading.Event, progress: Progress
         raise NotReadyError("This server is ending; the experiment goes on. Call wait_experiment again once it is back.")
     left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
     loss = "".join(f", {name} {value:.4g}" for name, value in (progress.metrics or {}).items() if name == "loss")
+    note = f" ({progress.note})" if progress.note else ""
     total = None if progress.seconds_left is None else progress.elapsed_seconds + progress.seconds_left
-    anyio.from_thread.run(ctx.report_progress, progress.elapsed_seconds, total, f"{progress.phase}{left}{loss}")
+    anyio.from_thread.run(ctx.report_progress, progress.elapsed_seconds, total, f"{progress.phase}{left}{loss}{note}")
 
 
 def _dispatch_quietly(lab: Lab) -> None:

@@ -13,6 +13,14 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """More about a check: rows of a name and what there is to say about it."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """What was found about one thing; ``advice`` is a command or a sentence, empty where nothing is to be done."""
 
@@ -20,3 +28,4 @@ class Check:
     level: Level
     found: str
     advice: str = ""
+    tables: tuple[Table, ...] = ()

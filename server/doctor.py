@@ -15,10 +15,13 @@ from pathlib import Path
 
 from ..lab.config import LabConfig
 from ..lab.errors import LabError, NotReadyError
+from ..lab.isolation import Isolation, probe
 from ..prepare.errors import PrepareError
 from . import doctor_machine as machine
 from .check import Check, Level
-from .host import foreign_file_system, this_host
+from .doctor_compiler import check_compiler, compile_inside
+from .doctor_isolation import check_isolation
+from .host import Host, foreign_file_system, this_host
 
 _SLOW_HANDSHAKE_SECONDS = 3.0  # some clients list no tools when these take longer
 _HUB_PACKAGES = ("huggingface_hub", "pyarrow")  # of the corpora that come from the Hugging Face hub
@@ -33,7 +36,6 @@ class _FoundLab:
 def examine(folder: Path) -> Iterator[Check]:
     """Yield every check of this machine and of the lab around ``folder``, the quick ones first."""
     from ..lab.devices import GpuDriverError, NvmlDriver
-    from ..lab.isolation import probe
     from ..lab.paths import STATE_VARIABLE, state_root
     from ..prepare.corpus import CACHE_VARIABLE, cache_root
 
@@ -47,14 +49,15 @@ def examine(folder: Path) -> Iterator[Check]:
     yield from _trainer(lab.config, gpus)
     yield machine.check_processor()
     yield machine.check_gpu(gpus, problem, profile=lab.config.profile)
-    yield machine.check_compiler(host, (state_root(), Path(sys.prefix)))
+    isolation = probe()
+    yield _compiler(isolation, lab.config, host)
     yield machine.check_git(host)
     yield machine.check_pip()
     yield lab.check
     yield _corpus(lab.config.corpus_name)
     yield _corpora()
     yield machine.check_disk({STATE_VARIABLE: state_root(), CACHE_VARIABLE: cache_root()})
-    yield machine.check_isolation(probe())
+    yield check_isolation(isolation, host)
     yield _server(folder)
 
 
@@ -74,6 +77,16 @@ def _trainer(config: LabConfig, gpus: tuple) -> Iterator[Check]:
     if configured is not None:
         yield Check(name="trainer python", level=Level.OK, found=f"{python.python} at {python.path}")
     yield machine.check_torch(python, wanted, this_host(), gpus)
+
+
+def _compiler(isolation: Isolation, config: LabConfig, host: Host) -> Check:
+    """Compile something where the candidates of this lab would, with the headers of the Python that trains."""
+    from ..lab.environment import trainer_path
+    from ..lab.paths import state_root
+
+    configured = config.trainer.python
+    compiled = compile_inside(isolation, None if configured is None else trainer_path(configured))
+    return check_compiler(compiled, host, (state_root(), Path(sys.prefix)))
 
 
 def _lab(folder: Path) -> _FoundLab:

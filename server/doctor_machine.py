@@ -1,4 +1,4 @@
-"""What `doctor` asks about the machine: platform, Python, torch, processor, GPU, compiler, git, pip, disk, isolation.
+"""What `doctor` asks about the machine: platform, Python, torch, processor, GPU, git, pip, disk.
 
 Each question is a function that returns one `Check`. torch is never imported; its metadata and files say how it was built.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from ..lab.devices import Gpu
 from ..lab.environment import TrainerPython
-from ..lab.isolation import Isolation
 from .check import Check, Level
 from .host import Host, foreign_file_system
 
@@ -89,20 +88,6 @@ def check_gpu(gpus: tuple[Gpu, ...], problem: str, *, profile: str) -> Check:
     return Check(name="GPU", level=Level.OK, found="none; the profile cpu needs none")
 
 
-def check_compiler(host: Host, folders: tuple[Path, ...]) -> Check:
-    """Find what torch.compile needs on a CPU; ``folders`` are those that its compiler commands name."""
-    names = [os.environ.get("CXX"), "c++", "g++", "clang++"]
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    if path is None:
-        found, advice = "none: budgets of 60 s or more train eagerly", host.install("C++ compiler")
-        return Check(name="C++ compiler", level=Level.WARN, found=found, advice=advice)
-    if spaced := [str(folder) for folder in folders if " " in str(folder)]:
-        found = f"{path}, but torch.compile fails where a path has a space: {spaced[0]!r}"
-        advice = "move it to a path without spaces (the state folder: export AUTORESEARCH_STATE=DIR)"
-        return Check(name="C++ compiler", level=Level.WARN, found=found, advice=advice)
-    return Check(name="C++ compiler", level=Level.OK, found=path)
-
-
 def check_git(host: Host) -> Check:
     try:
         done = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True)
@@ -137,12 +122,3 @@ def check_disk(places: dict[str, Path]) -> Check:
     advice = f"free some space, or set {' and '.join(places)} to folders on a larger disk"
     level = Level.FAIL if least < _MIN_DISK_GB else Level.WARN if least < _LITTLE_DISK_GB else Level.OK
     return Check(name="disk", level=level, found=found, advice="" if level is Level.OK else advice)
-
-
-def check_isolation(isolation: Isolation) -> Check:
-    found = f"level {isolation.level} ({isolation.mechanism}); {isolation.warning}"
-    if isolation.needs_acceptance:
-        advice = "autoresearch accept-isolation, once for each lab; a container or virtual machine with Linux isolates better"
-    else:
-        advice = "run the server in a container, or as another user, to keep candidates from this user's files"
-    return Check(name="isolation", level=Level.WARN, found=found, advice=advice)

@@ -13,24 +13,33 @@ from typing import Literal
 
 import psutil
 
-Thing = Literal["git", "C++ compiler"]
+Thing = Literal["git", "C++ compiler", "bubblewrap", "libseccomp", "Python headers"]
 
 # The package managers in the order in which they are looked for, and what they call the things.
 _MANAGERS: Mapping[str, tuple[str, Mapping[Thing, str]]] = MappingProxyType(
     {
-        "apt-get": ("apt-get install -y", {"git": "git", "C++ compiler": "g++"}),
-        "dnf": ("dnf install -y", {"git": "git", "C++ compiler": "gcc-c++"}),
-        "zypper": ("zypper install -y", {"git": "git", "C++ compiler": "gcc-c++"}),
-        "pacman": ("pacman -S --noconfirm", {"git": "git", "C++ compiler": "gcc"}),
-        "apk": ("apk add", {"git": "git", "C++ compiler": "g++"}),
+        "apt-get": (
+            "apt-get install -y",
+            {"C++ compiler": "g++", "libseccomp": "libseccomp2", "Python headers": "python3-dev"},
+        ),
+        "dnf": ("dnf install -y", {"C++ compiler": "gcc-c++", "Python headers": "python3-devel"}),
+        "zypper": (
+            "zypper install -y",
+            {"C++ compiler": "gcc-c++", "libseccomp": "libseccomp2", "Python headers": "python3-devel"},
+        ),
+        "pacman": ("pacman -S --noconfirm", {"C++ compiler": "gcc", "Python headers": "python"}),
+        "apk": ("apk add", {"C++ compiler": "g++", "Python headers": "python3-dev"}),
     }
-)
-_WITHOUT_MANAGER: Mapping[Thing, str] = {"git": "install git", "C++ compiler": "install g++ or clang++"}
+)  # where a thing is not named, its package is called as it is
+_WITHOUT_MANAGER: Mapping[Thing, str] = {"C++ compiler": "g++ or clang++", "Python headers": "Python's headers"}
 
 # Where locks may hold on one machine only, and SQLite's write-ahead log cannot share memory. 9p and drvfs: Windows in WSL.
 _FOREIGN_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afpfs", "webdav", "9p", "drvfs", "fuse.sshfs", "lustre", "beegfs", "gpfs"}
 )
+
+_CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
+_APPARMOR_SWITCH = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,8 @@ class Host:
     Attributes:
         name: for people, such as "Linux 6.8.0 x86_64" or "WSL 2 (Linux 5.15.0-microsoft-standard-WSL2 x86_64)".
         wsl: the version of the Windows Subsystem for Linux; None elsewhere.
+        in_container: this looks like a container (Docker, Podman, Kubernetes, LXC).
+        apparmor_restricts: the kernel lets AppArmor restrict user namespaces of ordinary users, as Ubuntu does since 23.10.
         manager: the package manager that was found; None on macOS, whose tools come with Xcode, and where there is none.
     """
 
@@ -48,15 +59,22 @@ class Host:
     wsl: int | None
     manager: str | None
     is_root: bool
+    in_container: bool = False
+    apparmor_restricts: bool = False
 
-    def install(self, thing: Thing) -> str:
-        """Return the one command that installs ``thing`` here."""
+    def install(self, *things: Thing) -> str:
+        """Return the one command that installs ``things`` here."""
         if self.system == "Darwin":
             return "xcode-select --install"
         if self.manager is None:
-            return _WITHOUT_MANAGER[thing]
+            return f"install {' and '.join(_WITHOUT_MANAGER.get(thing, thing) for thing in things)}"
         command, names = _MANAGERS[self.manager]
-        return f"{'' if self.is_root else 'sudo '}{command} {names[thing]}"
+        return f"{self.sudo}{command} {' '.join(names.get(thing, thing) for thing in things)}"
+
+    @property
+    def sudo(self) -> str:
+        """What a command that changes the system begins with."""
+        return "" if self.is_root else "sudo "
 
 
 def this_host() -> Host:
@@ -68,11 +86,21 @@ def this_host() -> Host:
         processor=platform.machine(),
         which=shutil.which,
         is_root=os.geteuid() == 0,
+        in_container=_in_container(),
+        apparmor_restricts=_reads(_APPARMOR_SWITCH, "1"),
     )
 
 
 def describe_host(
-    *, system: str, release: str, version: str, processor: str, which: Callable[[str], str | None], is_root: bool
+    *,
+    system: str,
+    release: str,
+    version: str,
+    processor: str,
+    which: Callable[[str], str | None],
+    is_root: bool,
+    in_container: bool = False,
+    apparmor_restricts: bool = False,
 ) -> Host:
     """Return the machine that these facts describe; ``release`` is the kernel's, ``version`` what people call the system."""
     wsl = wsl_version(system, release)
@@ -83,7 +111,23 @@ def describe_host(
         wsl=wsl,
         manager=next((name for name in _MANAGERS if which(name)), None) if system == "Linux" else None,
         is_root=is_root,
+        in_container=in_container,
+        apparmor_restricts=apparmor_restricts,
     )
+
+
+def _in_container(root: Path = Path("/")) -> bool:
+    """Say whether one of the marks that container engines leave is there."""
+    if any((root / mark).exists() for mark in _CONTAINER_MARKS):
+        return True
+    return any(name in os.environ for name in ("KUBERNETES_SERVICE_HOST", "container"))
+
+
+def _reads(path: Path, text: str) -> bool:
+    try:
+        return path.read_text().strip() == text
+    except OSError:
+        return False
 
 
 def wsl_version(system: str, release: str) -> int | None:

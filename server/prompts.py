@@ -98,7 +98,7 @@ def _state(lab: Lab) -> str:
         count = lab.ledger.count_experiments("session = ?", session.tag)
         lines += [
             f"session {session.tag}, {count} experiments",
-            f"champion ({TABLE_HEADER}): {summarise(champion).line()}" if champion else "no baseline yet",
+            f"champion ({TABLE_HEADER}): {summarise(lab, champion).line()}" if champion else "no baseline yet",
             f"undecided: {', '.join(undecided_ids(lab, session)) or 'nothing'}",
         ]
     return "\n".join([*lines, "next calls:", *(f"- {step}" for step in next_without_experiment(lab, session))])

@@ -14,6 +14,7 @@ from ..devices import kind_of
 from ..executor import RunSpec
 from ..paths import RunPaths
 from . import sandbox
+from .sandbox.bubblewrap import TEMPORARY
 from .tracing import MARK_VARIABLE
 from .workers import NAMES
 
@@ -45,6 +46,7 @@ def start_candidate(
         channel_fd: its end of the channel to the runner.
         output_fd: where it prints to.
     """
+    rung = sandbox.rung_of(spec)
     settings = CandidateSettings(
         profile=spec.profile,
         device=kind_of(spec.device),
@@ -59,6 +61,7 @@ def start_candidate(
         TOKENIZER_VARIABLE: str(tokenizer),
         MARK_VARIABLE: mark,
         **sandbox.device_environment(spec.device),
+        **({"TMPDIR": TEMPORARY} if rung.level is sandbox.IsolationLevel.BUBBLEWRAP else {}),
     }
     confinement = sandbox.Confinement(
         argv=(str(interpreter.program), "-I", "-B", "train.py"),
@@ -70,4 +73,4 @@ def start_candidate(
         descriptors=(channel_fd,),
         device=spec.device,
     )
-    return sandbox.start(sandbox.rung_of(spec), confinement, python=interpreter.program, output=output_fd)
+    return sandbox.start(rung, confinement, python=interpreter.program, output=output_fd)

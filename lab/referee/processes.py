@@ -2,14 +2,18 @@
 
 The runner is a child subreaper on Linux, so a daemon that detaches itself becomes the runner's own child and stays in the
 tree; nothing escapes. Elsewhere a `tracing.Trace` finds what it can. CPU time is counted from what was seen of every process
-that ever belonged, so it never goes down.
+that ever belonged, so it never goes down. A process whose first thread has ended looks like a zombie while its other threads
+go on: it counts as living. Not counted: the CPU time of a child that lives and ends between two samples, of a parent that
+told the kernel to forget its children.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -23,6 +27,7 @@ _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _KILL_ROUNDS = 200
 _EMPTY_LOOKS = 2  # a look may miss a process while its siblings exit
 _ROUND_SECONDS = 0.02
+_HAS_TASKS = Path("/proc/self/task").exists()
 END_SECONDS = 5.0  # for a killed process to be gone; a driver can hold one for ever
 
 
@@ -71,38 +76,38 @@ class ProcessTree:
         # By process, not by (pid, start): a clock that is set, as after a laptop's sleep, moves the start.
         self._seen_cpu_seconds: dict[psutil.Process, float] = {}
         self._cpu_seconds = 0.0
+        self._reaped_before = _reaped_cpu_seconds()
         self.peak_memory_bytes = 0
+        self.threads = 0  # of the whole tree, as of the last sample
 
     def members(self, *, recent: bool = False) -> list[psutil.Process]:
         """Return the living processes of the tree; ``recent`` accepts what a trace found half a second ago."""
-        found = []
-        for process in self._candidates(recent):
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return [process for process in self._candidates(recent) if is_living(process)]
 
     def sample(self) -> tuple[float, int, int]:
         """Return (CPU seconds ever used, memory in bytes now, number of processes) of the whole tree."""
-        memory_bytes, living_cpu_seconds, members = 0, 0.0, self.members(recent=True)
-        for process in members:
+        memory_bytes, existing_cpu_seconds, processes, threads = 0, 0.0, 0, 0
+        for process in self._candidates(recent=True):
             try:
                 with process.oneshot():
                     times = process.cpu_times()
                     own = times.user + times.system
                     self._seen_cpu_seconds[process] = own
                     reaped = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-                    living_cpu_seconds += own + reaped
-                    memory_bytes += process.memory_info().rss
+                    existing_cpu_seconds += own + reaped  # of zombies, too: nobody has collected theirs yet
+                    if is_living(process):
+                        processes += 1
+                        memory_bytes += _resident_bytes(process)
+                        threads += process.num_threads()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
+        self.threads = threads
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory_bytes)
-        # Two lower bounds: all that was ever seen misses what lived between two samples; the living, with the children
-        # they have waited for, misses those whose parent is gone.
-        self._cpu_seconds = max(self._cpu_seconds, living_cpu_seconds, sum(self._seen_cpu_seconds.values()))
-        return self._cpu_seconds, memory_bytes, len(members)
+        # Two lower bounds: all that was ever seen misses what lived between two samples; those that exist, with the children
+        # they have waited for and those that this process has, misses children that nobody waits for.
+        existing_cpu_seconds += _reaped_cpu_seconds() - self._reaped_before
+        self._cpu_seconds = max(self._cpu_seconds, existing_cpu_seconds, sum(self._seen_cpu_seconds.values()))
+        return self._cpu_seconds, memory_bytes, processes
 
     def proportional_memory_bytes(self) -> int:
         """Return the memory with shared pages counted once (PSS), where the platform tells; slower than `sample`."""
@@ -111,12 +116,28 @@ class ProcessTree:
             try:
                 try:
                     full = process.memory_full_info()
-                    total += getattr(full, "pss", full.rss)
+                    proportional = getattr(full, "pss", full.rss) + getattr(full, "swap", 0)
                 except psutil.AccessDenied:  # macOS tells it only to root: an upper bound then
-                    total += process.memory_info().rss
+                    proportional = 0
+                total += proportional or _resident_bytes(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return total
+
+    def deleted_bytes(self) -> int:
+        """Return what the files take that the tree holds open without a name, on disk or in memory (Linux)."""
+        taken: dict[tuple[int, int], int] = {}
+        for process in self.members(recent=True):
+            try:
+                descriptors = list(Path(f"/proc/{process.pid}/fd").iterdir())
+            except OSError:
+                continue
+            for descriptor in descriptors:
+                with suppress(OSError):
+                    status = descriptor.stat()
+                    if status.st_nlink == 0 and stat.S_ISREG(status.st_mode):
+                        taken[status.st_dev, status.st_ino] = status.st_blocks * 512
+        return sum(taken.values())
 
     def kill(self) -> int:
         """Kill every member until none is left; return how many survived (0, or something is badly wrong)."""
@@ -166,18 +187,19 @@ def _descendants(pid: int, spared: set[int]) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task")
-    if not tasks.exists():
+    if not _HAS_TASKS:
         return _children_portable(pid)
     found = []
     try:
-        for task in tasks.iterdir():
+        for task in Path(f"/proc/{pid}/task").iterdir():
             try:
                 found += [int(child) for child in (task / "children").read_bytes().split()]
             except ProcessLookupError:
                 continue
-    except FileNotFoundError:
-        return found if not Path(f"/proc/{pid}").exists() else _children_portable(pid)
+    except ProcessLookupError:
+        return found
+    except FileNotFoundError:  # it is gone, or this kernel does not list children
+        return _children_portable(pid) if psutil.pid_exists(pid) else found
     return found
 
 
@@ -186,3 +208,30 @@ def _children_portable(pid: int) -> list[int]:
         return [child.pid for child in psutil.Process(pid).children()]
     except psutil.NoSuchProcess:
         return []
+
+
+def is_living(process: psutil.Process) -> bool:
+    """Say whether any thread of a process goes on; its first one may have ended, which looks like a zombie."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
+    except psutil.Error:
+        return False
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    """Return what a living process has in memory; one whose first thread has ended shows it through the others only."""
+    if resident := process.memory_info().rss:
+        return resident
+    try:
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            with suppress(OSError):
+                if pages := int((task / "statm").read_bytes().split()[1]):
+                    return pages * resource.getpagesize()
+    except OSError:
+        pass
+    return 0
+
+
+def _reaped_cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -18,7 +18,7 @@ import struct
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from ..jsonfiles import write_json
 from ..locks import try_lock
 from ..paths import RunPaths, device_lock_path
 from ..states import Outcome
-from . import sandbox
+from . import pins, sandbox
 from .advisory import advisory_numbers, model_flops_utilisation
 from .candidate_process import prepare_folder, start_candidate
 from .clock import BudgetClock
@@ -42,14 +42,16 @@ from .gpu_meter import GpuMeter
 from .gpu_neighbours import GpuNeighbours
 from .log import CappedLog
 from .processes import END_SECONDS, ProcessTree, adopt_orphans, exit_descriptor, signal_name
+from .reference import load_reference, save_claims
 from .reports import Reports
 from .sandbox import IsolationLevel
-from .scorer import InvalidModelError, Score, Scorer
-from .scratch import folder_bytes, remove_folder
+from .scorer import AuditPlan, InvalidModelError, Score, Scorer
+from .scoring_meter import cpu_warning
+from .scratch import folder_bytes, is_disk_full, remove_folder
 from .specfile import read_spec, write_result
 from .tracing import Trace
-from .windows import draw_windows, encode_rows
-from .workers import ScoringWorkers, WorkerError
+from .windows import NoWindowsError, Rows, draw_windows, encode_rows
+from .workers import NAMES, ScoringWorkers, WorkerError
 
 TICK_SECONDS = 0.1
 _SEND_SECONDS = 0.5  # a candidate that does not read its answers waits for nobody else
@@ -76,7 +78,11 @@ def run(folder: Path) -> None:
     for fd in (1, 2):
         os.dup2(output, fd)
     spec = read_spec(paths)
-    started = time.monotonic()
+    started, started_ns = time.monotonic(), time.time_ns()
+    if tainted := _changed_pin(spec):  # the number would be worth nothing: better to say so now than after the budget
+        reason = "nothing was trained, because what was pinned had changed before"
+        write_result(paths, RunResult(outcome=Outcome.LOST, reason=reason, tainted=tainted))
+        return
     runner = Runner(spec, paths)
     try:
         _keep_processes_together(spec)
@@ -89,7 +95,13 @@ def run(folder: Path) -> None:
         fields = {"outcome": ended.outcome, "reason": ended.reason, **runner.facts()}
     for folder in (paths.scratch, paths.scoring, paths.python):
         remove_folder(folder)
+    fields["tainted"] = _changed_pin(spec, since_ns=started_ns)
     write_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
+
+
+def _changed_pin(spec: RunSpec, *, since_ns: int | None = None) -> str | None:
+    """Return which pin of the harness, the corpus or the environment does not hold, and what to do about it."""
+    return None if spec.pins is None else pins.check(spec.pins, since_ns=since_ns)
 
 
 def _keep_processes_together(spec: RunSpec) -> None:
@@ -155,6 +167,8 @@ class Runner:
         self._vocab_sizes = self._corpus.manifest.vocab_sizes
         self._training: _Training | None = None
         self._scoring_seconds: float | None = None
+        self._claimed_bpb: float | None = None
+        self._notes: list[str] = []  # what the result's reason adds to a score
         self._clock_page = self._open_clock()
         self._in_force: dict[str, str] = {}  # what the rung guarantees, once the candidate was confined
 
@@ -181,10 +195,9 @@ class Runner:
         self._require_no_survivor(survivors)
         return {
             "outcome": Outcome.SCORED,
-            "reason": "scored",
+            "reason": "; ".join(["scored", *self._notes]),
             "val_bpb": score.val_bpb,
             "standard_error": score.standard_error,
-            "claimed_bpb": score.claimed_bpb,
             "audits": score.audits,
             "scored_bytes": score.scored_bytes,
             "scored_tokens": score.scored_tokens,
@@ -198,7 +211,10 @@ class Runner:
             "steps": self._reports.last_step,
             "log_bytes": self._log.total_bytes,
             "guarantees": self._guarantees(),
+            "claimed_bpb": self._claimed_bpb,
             "scoring_seconds": self._scoring_seconds,
+            "bulk_cpu_seconds": self._workers.cpu_seconds("bulk"),
+            "audit_cpu_seconds": self._workers.cpu_seconds("audit"),
             **({} if self._gpu is None else self._gpu.facts()),
             **({} if self._contention is None else self._contention.facts(self._spec.contention_threshold)),
         }
@@ -212,6 +228,8 @@ class Runner:
         if training.start is not None and training.end is not None:
             wall, cpu = training.end - training.start, training.cpu_seconds - training.cpu_at_start
             facts["startup_seconds"] = round(training.start - training.began, 3)
+            facts["startup_cpu_seconds"] = round(training.cpu_at_start, 3)
+            facts["startup_deducted_seconds"] = round(self._clock.deducted_seconds, 3)
             facts["wall_seconds"] = round(wall, 3)
             facts["cpu_seconds"] = round(cpu, 3)
             facts["elapsed_seconds"] = round(self._clock.elapsed(wall_seconds=wall, cpu_seconds=cpu), 3)
@@ -350,13 +368,8 @@ class Runner:
         clock_fd = os.open(self._paths.clock, os.O_RDONLY)
         try:
             if training.start is None:
-                self._contention = ContentionMeter(
-                    cores=self._spec.cores, spared=self._workers.pids, gpu=self._gpu_neighbours
-                )
-                self._measure(training)
-                training.cpu_at_start = training.cpu_seconds
-                training.start = time.monotonic()
-                self._reports.phase("training")
+                self._contention = ContentionMeter(cores=self._spec.cores, spared=self._workers.pids, gpu=self._gpu_neighbours)
+                self._start_clock(training)
             channel.send({"type": "start"}, fds=(tokens_fd, clock_fd), timeout_seconds=_SEND_SECONDS)
         except ChannelClosedError:
             return  # the candidate is gone; its exit says the rest
@@ -365,6 +378,26 @@ class Runner:
             os.close(clock_fd)
 
     # -- clock and limits -------------------------------------------------------------------------------------------------
+
+    def _start_clock(self, training: _Training) -> None:
+        """START; ends the run where start-up took so much beyond its allowance that nothing of the budget is left."""
+        self._measure(training)
+        training.cpu_at_start = training.cpu_seconds
+        training.start = time.monotonic()
+        clock, spec = self._clock, self._spec
+        reading = {"wall_seconds": training.start - training.began, "cpu_seconds": training.cpu_at_start}
+        allowance = spec.startup_allowance_seconds
+        if allowance is not None and (excess := clock.startup_seconds(**reading) - allowance) > 0:
+            self._clock = replace(clock, deducted_seconds=excess)
+            used = (
+                f"start-up used {allowance + excess:.1f} s ({clock.kind}) where the baseline's allows {allowance:.1f} s, so "
+                f"{excess:.1f} s of the budget of {spec.budget_seconds:g} s"
+            )
+            if excess >= spec.budget_seconds:
+                raise RunEndedError(Outcome.TIMED_OUT, f"{used}, all of it, were gone before the training could start")
+            self._notes.append(f"{used} were deducted")
+        _SECONDS.pack_into(self._clock_page, 0, self._clock.budget_seconds - self._clock.deducted_seconds)
+        self._reports.phase("training")
 
     def _check(self, training: _Training) -> None:
         """Publish the clock; end the run when a limit is passed."""
@@ -393,10 +426,15 @@ class Runner:
         spec, limit_bytes = self._spec, self._spec.memory_mb << 20
         if memory_bytes > limit_bytes and tree.proportional_memory_bytes() > limit_bytes:
             raise RunEndedError(Outcome.CRASHED, f"used more than {spec.memory_mb} MB of memory ([limits] memory_mb)")
-        if processes > spec.processes:
+        if processes > spec.processes or tree.threads > sandbox.thread_limit(spec.processes):
             raise RunEndedError(Outcome.CRASHED, f"started more than {spec.processes} processes ([limits] processes)")
-        if folder_bytes(folder, limit_bytes=spec.disk_mb << 20) > spec.disk_mb << 20:
-            raise RunEndedError(Outcome.CRASHED, f"wrote more than {spec.disk_mb} MB to disk ([limits] disk_mb)")
+        if folder_bytes(folder, limit_bytes=spec.disk_mb << 20) + tree.deleted_bytes() > spec.disk_mb << 20:
+            raise RunEndedError(
+                Outcome.CRASHED,
+                f"wrote more than {spec.disk_mb} MB to disk ([limits] disk_mb), or into folders that cannot be measured",
+            )
+        if is_disk_full(folder):
+            raise RunEndedError(Outcome.CRASHED, "the disk is full")
 
     def _overrun_reason(self) -> str:
         return (
@@ -447,13 +485,16 @@ class Runner:
         tokenizer = self._corpus.tokenizer(vocab_size)
         padding = np.memmap(self._corpus.token_store(vocab_size), dtype=np.uint16, mode="r")
         rng = np.random.default_rng(secrets.randbits(128))
-        windows = draw_windows(
-            self._corpus.text("val"),
-            self._corpus.offsets("val"),
-            secret=Path(spec.validation_secret).read_bytes(),
-            total_bytes=spec.validation_bytes,
-            window_bytes=spec.window_bytes,
-        )
+        try:
+            windows = draw_windows(
+                self._corpus.text("val"),
+                self._corpus.offsets("val"),
+                secret=Path(spec.validation_secret).read_bytes(),
+                total_bytes=spec.validation_bytes,
+                window_bytes=spec.window_bytes,
+            )
+        except NoWindowsError as error:
+            raise RunEndedError(Outcome.LOST, str(error)) from None
         rows = encode_rows(
             self._corpus.text("val"),
             windows,
@@ -466,29 +507,53 @@ class Runner:
         scorer = Scorer(
             bulk=bulk,
             audit=audit,
-            deadline=began + spec.scoring_seconds,
+            time_limit_seconds=spec.scoring_seconds - (time.monotonic() - began),
             on_progress=self._on_scoring_progress,
+            on_bulk_done=self._workers.end_bulk,
             logits_bytes=_LOGITS_BYTES if spec.device == "cpu" else _GPU_LOGITS_BYTES,
-            side_by_side=spec.device == "cpu",
+        )
+        plan = AuditPlan(
+            audits=spec.audits,
+            audits_before_keep=spec.audits_before_keep,
+            keepable_below_bpb=spec.keepable_below_bpb,
+            champion=self._champion(rows, tokenizer.token_bytes),
+            champion_windows=spec.reference_window_nats,
         )
         model_fds = self._open_model_twice()
         try:
-            return scorer.score(
+            score = scorer.score(
                 model_fds,
                 rows,
                 vocab_size=vocab_size,
                 batch_rows=handoff["batch_size"],
-                audits=spec.audits,
-                reference_window_nats=spec.reference_window_nats,
+                plan=plan,
                 decoys=padding,
                 rng=rng,
             )
         except InvalidModelError as error:
+            self._claimed_bpb = error.claimed_bpb
             raise RunEndedError(Outcome.INVALID, str(error)) from None
         finally:
             for model_fd in model_fds:
                 os.close(model_fd)
             self._scoring_seconds = round(time.monotonic() - began, 3)
+        self._claimed_bpb = score.claimed_bpb
+        with suppress(OSError):  # a full disk; then the audits of its children look at windows
+            save_claims(self._paths.claims, rows, score.claims, tokenizer.token_bytes)
+        self._note_cpu_time(score, len(rows.scored))
+        return score
+
+    def _champion(self, rows: Rows, token_bytes: np.ndarray) -> np.ndarray | None:
+        """Return the champion's nats at each position of ``rows``, where it left them."""
+        path = self._spec.reference_claims
+        reference = None if path is None else load_reference(Path(path), rows.scored_bytes)
+        return None if reference is None else reference.at(rows, token_bytes)
+
+    def _note_cpu_time(self, score: Score, rows: int) -> None:
+        bulk, audit = (self._workers.cpu_seconds(name) for name in NAMES)
+        if bulk is not None and audit is not None:
+            warning = cpu_warning(bulk_cpu_seconds=bulk, audit_cpu_seconds=audit, rows=rows, audits=score.audits)
+            self._notes += [warning] if warning else []
 
     def _on_scoring_progress(self, share: float | None) -> None:
         if self._paths.cancel.exists():
@@ -498,6 +563,7 @@ class Runner:
             tree = self._tree(None, set(), *self._marks)
             _, memory_bytes, processes = tree.sample()
             self._check_room(tree, memory_bytes, processes, self._paths.scoring)
+        self._workers.sample_cpu()
         if share is not None:
             self._reports.progress("scoring", share, None)
 

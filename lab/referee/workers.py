@@ -3,11 +3,13 @@
 They are kept apart from each other: a folder, an output file and a copy of the model of its own for each, because whatever
 they share (a file offset, the size of a log) could carry the true next tokens from the one that sees them to the other. Where
 there is Landlock they come from one sandboxed process that imports torch once, and each confines itself once more before it
-meets the model: neither sees the other's folder or /proc, nor signals it. Elsewhere each has a sandbox of its own.
+meets the model: neither sees the other's folder or /proc, nor signals it. Elsewhere each has a sandbox of its own. The audit
+process meets the model only after the bulk process is gone, so there is nothing to listen to.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -19,17 +21,22 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ...prepare import landlock
 from ...prepare.channel import Channel, ChannelClosedError, ProtocolError
 from ..executor import RunSpec
 from ..paths import RunPaths
 from . import sandbox
+from .page_cache import mapped_files, warm
 from .processes import END_SECONDS
+from .sandbox import filters
 from .sandbox.view import process_facts
+from .scoring_meter import ProcessMeter, find_process
 from .tracing import MARK_VARIABLE
 
 NAMES = ("bulk", "audit")
+_FILTERED = (sandbox.IsolationLevel.BUBBLEWRAP, sandbox.IsolationLevel.LANDLOCK, sandbox.IsolationLevel.SECCOMP)
 _POLL_SECONDS = 0.1
 _LAST_WORDS_BYTES = 500
 
@@ -48,6 +55,8 @@ class ScoringWorkers:
         self._started: list[sandbox.Sandboxed] = []
         self._channels: list[Channel] = []
         self._ready = False
+        self._readable: tuple[str, ...] = ()  # what the audit process can read, where that is little
+        self._meters: dict[str, ProcessMeter] = {}
 
     @property
     def pids(self) -> set[int]:
@@ -81,7 +90,8 @@ class ScoringWorkers:
         for channel, name in zip(self._channels, NAMES, strict=True):
             while True:
                 try:
-                    channel.receive(timeout_seconds=_POLL_SECONDS)
+                    frame = channel.receive(timeout_seconds=_POLL_SECONDS)
+                    self._meter(name, frame.header.get("pid"))
                     break
                 except TimeoutError:
                     while_waiting()
@@ -89,6 +99,25 @@ class ScoringWorkers:
                     words = self._paths.workers_log.read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace")
                     raise WorkerError(f"the scoring process {name!r} did not start: {error}. {words}") from None
         self._ready = True
+
+    def sample_cpu(self) -> None:
+        """Read the CPU time of both, as far as they live."""
+        for meter in self._meters.values():
+            meter.sample()
+
+    def cpu_seconds(self, name: str) -> float | None:
+        """Return the CPU seconds that one has used since it was ready; None: it was not found."""
+        return None if name not in self._meters else round(self._meters[name].seconds, 3)
+
+    def end_bulk(self) -> None:
+        """Kill the bulk process and what it started: it has said all that it is asked for, and knows the true tokens."""
+        if len(self._started) > 1:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._started[0].process.pid, signal.SIGKILL)
+        if "bulk" in self._meters:
+            self._meters["bulk"].kill()
+        if "audit" in self._meters:
+            warm((*self._readable, *mapped_files(self._meters["audit"].pid)))
 
     def copy_model(self, model_fd: int) -> int:
         """Return a read-only descriptor of a private copy of the model: another inode, with an offset of its own."""
@@ -111,22 +140,55 @@ class ScoringWorkers:
         self._channels.clear()
         self._started.clear()
 
+    def _meter(self, name: str, pid: object) -> None:
+        """Find the process that has just become ready, from outside of its sandbox."""
+        found = (find_process(started.process.pid, pid) for started in self._started_for(name) if type(pid) is int)
+        if (process := next(found, None)) is not None:
+            self._meters[name] = ProcessMeter(process)
+
+    def _started_for(self, name: str) -> list[sandbox.Sandboxed]:
+        """Return the sandbox that a process lives in: one for both, or the one of its place."""
+        return self._started if len(self._started) == 1 else [self._started[NAMES.index(name)]]
+
     def _start(
         self, rung: sandbox.Rung, interpreter: sandbox.Interpreter, targets: list[tuple[socket.socket, Path]]
     ) -> sandbox.Sandboxed:
         spec = self._spec
         worker = Path(spec.harness) / "prepare" / "scoring_worker.py"
         folders = tuple(folder for _, folder in targets)
-        threads = max(1, spec.cores // len(NAMES))  # they work side by side
         view = sandbox.view_for(interpreter.view, spec.device)
-        # What each keeps of the view after they have parted, beside its own folder.
-        kept = {"readable": (*view.readable, *process_facts()), "listable": view.listable, "devices": view.devices}
-        parting = json.dumps(kept) if len(targets) > 1 and landlock.abi() else ""
+        on_cpu = spec.device == "cpu"
+        given_up: dict[str, Any] = {"access": None, "filter": None}  # once they have parted
+        if len(targets) > 1:
+            if landlock.abi():
+                # Beside its own folder and the libraries in its memory. On a GPU the first forward may compile kernels.
+                kept = interpreter.scoring if on_cpu else view
+                readable = (*kept.readable, str(worker.parent))
+                self._readable = readable if on_cpu else ()
+                given_up["access"] = {
+                    "readable": (*readable, *process_facts()),
+                    "listable": kept.listable,
+                    "devices": view.devices,
+                }
+            if rung.level in _FILTERED:
+                given_up["filter"] = base64.b64encode(filters.compile_pin(may_fork=not on_cpu)).decode()
         sockets = [f"{theirs.fileno()}:{folder}" for theirs, folder in targets]
-        extra = {**sandbox.device_environment(spec.device), MARK_VARIABLE: self._mark}
+        extra = {
+            **sandbox.device_environment(spec.device),
+            **({"TORCH_COMPILE_DISABLE": "1"} if on_cpu else {}),  # a compiled part of a model is scored as it was written
+            MARK_VARIABLE: self._mark,
+        }
         confinement = sandbox.Confinement(
-            argv=(str(interpreter.program), "-I", "-B", str(worker), spec.device.partition(":")[0], parting, *sockets),
-            environment=sandbox.environment(scratch=folders[0], cores=threads, extra=extra),
+            argv=(
+                str(interpreter.program),
+                "-I",
+                "-B",
+                str(worker),
+                spec.device.partition(":")[0],
+                json.dumps(given_up),
+                *sockets,
+            ),
+            environment=sandbox.environment(scratch=folders[0], cores=spec.cores, extra=extra),  # one works at a time
             view=view,
             writable=folders,
             folder=folders[0],

@@ -142,6 +142,8 @@ class LiveView:
         elapsed, left = answer.elapsed_seconds or 0.0, answer.seconds_left
         facts = Table.grid(padding=(0, 2))
         facts.add_row("phase", f"[cyan]{answer.state}[/]")
+        if answer.confirming:
+            facts.add_row("again", Text(answer.confirming, style="yellow"))
         if answer.state == "training" and left is not None:
             bar = Table.grid(padding=(0, 2))
             bar.add_row(

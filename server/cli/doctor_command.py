@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
 from .options import HERE, JsonOption, LabOption
+
+if TYPE_CHECKING:
+    from ..check import Table
 
 
 def doctor(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
@@ -25,9 +29,16 @@ def doctor(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
         if not as_json:
             advice = f"\n      -> {check.advice}" if check.advice else ""
             typer.echo(f"{typer.style(f'{check.level:<5}', fg=colours[check.level])} {check.name}: {check.found}{advice}")
+            for table in check.tables:
+                typer.echo("\n".join(_lines(table)))
     failed = [check.name for check in checks if check.level is Level.FAIL]
     if as_json:
         typer.echo(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}))
     if failed:
         typer.echo(f"autoresearch: research is not possible yet: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
+
+
+def _lines(table: Table) -> list[str]:
+    width = max(len(name) for name, _ in table.rows)
+    return [f"      {table.title}:", *(f"        {name:<{width}}  {text}" for name, text in table.rows)]

@@ -29,8 +29,11 @@ def init(
     new_identity: Annotated[bool, typer.Option("--new-identity", help="Make a copied lab a lab of its own.")] = False,
 ) -> None:
     """Make a folder a lab, or bring one up to date. Nothing that exists is overwritten."""
+    from ...lab.calibration import calibrate
+    from ...lab.errors import NotReadyError
     from ...lab.lab import Lab
     from ...lab.machine import command_path
+    from ...lab.pins import renew_pins
     from ...lab.scaffold import create_lab
     from ...prepare.corpus import open_corpus
     from ...prepare.errors import PrepareError
@@ -42,11 +45,25 @@ def init(
     try:
         adopted = opened_lab.adopt_harness()
         corpus = opened_lab.config().corpus_name
+        try:
+            renewed = renew_pins(opened_lab)
+        except NotReadyError as error:
+            renewed = f"What is there now was not pinned: {error}"
+        calibrated = calibrate(opened_lab)
     finally:
         opened_lab.close()
     typer.echo(f"Made {', '.join(made)} in {folder}." if made else f"{folder} is a lab already; no file was changed.")
     if adopted:
         typer.echo("Adopted the installed harness; numbers measured with the one before are not comparable.")
+    if renewed:
+        typer.echo(renewed)
+    if calibrated is None:
+        typer.echo("Not calibrated, since an experiment is running or the system does not count: run this again later.")
+    else:
+        typer.echo(
+            f"Calibrated: others use {calibrated.background_share:.0%} of the {calibrated.cores} cores now. A run beside which "
+            f"they use more than {calibrated.threshold:.0%} counts as contended, and its number needs a confirmation."
+        )
     typer.echo("Next:")
     try:
         open_corpus(corpus)
@@ -61,19 +78,25 @@ def init(
 
 
 def verify(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
-    """Check the whole record: the chain of events, and that everything follows from it.
+    """Check the whole record: the chain of events, and that everything follows from it; then read every pinned file again.
 
     Exits 1, naming what is wrong, when something was changed.
     """
+    from ...lab.pins import verify_pins
+
+    pins = ""
     with opened(lab) as this:
         problems, head = this.ledger.verify(), this.ledger.head()
+        if not problems:  # else it does not say which pins there are
+            problems, pins = verify_pins(this)
     if as_json:
-        typer.echo(json.dumps({"ok": not problems, "problems": problems, "ledger_head": head}))
+        typer.echo(json.dumps({"ok": not problems, "problems": problems, "pins": pins, "ledger_head": head}))
     else:
         for problem in problems:
             typer.echo(problem, err=True)
         if not problems:
             typer.echo(f"The record is whole. Head: {head}")
+            typer.echo(pins)
     if problems:
         raise typer.Exit(1)
 

@@ -137,7 +137,7 @@ def plot(
 
     with opened(lab) as this:
         tag = session or this.session().tag
-        experiments = [summarise(row) for row in this.ledger.experiments("session = ?", tag)]
+        experiments = [summarise(this, row) for row in this.ledger.experiments("session = ?", tag)]
         destination = output or this.workspace.progress_chart
         if session and this.ledger.session(session) is None:
             known = ", ".join(known.tag for known in this.ledger.sessions())

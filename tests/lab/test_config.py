@@ -198,7 +198,8 @@ def test_canonical_json_is_equal_for_equal_content_and_differs_otherwise():
 
 def test_the_profiles_are_a_fixed_table():
     assert set(PROFILES) == {"cpu", "gpu"}
-    assert (PROFILES["cpu"].context_length, PROFILES["cpu"].vocab_size, PROFILES["cpu"].audits) == (256, 2048, 1_000_000)
+    assert (PROFILES["cpu"].context_length, PROFILES["cpu"].vocab_size, PROFILES["cpu"].audits) == (256, 2048, 40)
     assert (PROFILES["gpu"].context_length, PROFILES["gpu"].vocab_size, PROFILES["gpu"].audits) == (2048, 8192, 1000)
+    assert (PROFILES["cpu"].audits_before_keep, PROFILES["gpu"].audits_before_keep) == (1_000_000, 1000)
     with pytest.raises(TypeError):
         PROFILES["tpu"] = PROFILES["cpu"]  # pyright: ignore[reportIndexIssue]

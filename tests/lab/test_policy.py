@@ -3,12 +3,14 @@ from itertools import product
 
 import pytest
 from autoresearch_mcp.lab.policy import (
+    CERTIFICATION_TOLERANCE_BPB,
     LARGEST_ERROR_SHARE,
     SMALLEST_GAIN_SIGMAS,
     Z_THRESHOLD,
     Measurement,
     confidence_word,
     judge,
+    keepable_below,
     normal_cdf,
 )
 from autoresearch_mcp.lab.states import Outcome, Verdict
@@ -200,3 +202,29 @@ def test_a_measurement_that_is_no_number_cannot_be_made(field, value):
     content = {"val_bpb": 2.0, "standard_error": 0.0, "runs": 1} | {field: value}
     with pytest.raises(ValueError, match=field):
         Measurement(**content)
+
+
+@given(
+    parent=scores,
+    parent_error=errors,
+    runs=run_counts,
+    sigma=sigmas,
+    lines_delta=st.integers(-50, 50),
+    beyond=st.floats(0.0, 1.0),
+    child_error=errors,
+    corrected=st.floats(-1.0, 1.0),
+)
+def test_a_claim_that_is_not_below_the_line_is_never_kept_whatever_the_audits_take_off(
+    parent, parent_error, runs, sigma, lines_delta, beyond, child_error, corrected
+):
+    base = measured(parent, parent_error, runs)
+    claim = keepable_below(base, sigma=sigma, lines_delta=lines_delta) + beyond + 1e-9
+    certified = claim + corrected * max(3 * child_error, CERTIFICATION_TOLERANCE_BPB)  # more would be invalid
+    child = measured(max(certified, 0.0), child_error)
+    judgement = judge(Outcome.SCORED, child, base, sigma=sigma, sigma_is_prior=True, lines_delta=lines_delta)
+    assert not judgement.keepable
+
+
+def test_the_line_of_a_claim_lies_a_little_above_the_parent_and_in_the_noise_for_what_is_simpler():
+    assert 2.0 < keepable_below(measured(2.0), sigma=SIGMA, lines_delta=0) < 2.0 + 0.5 * SIGMA
+    assert keepable_below(measured(2.0), sigma=SIGMA, lines_delta=-1) > 2.0 + SIGMA

@@ -406,6 +406,8 @@ def test_climbmix_is_prepared_end_to_end_at_the_sizes_of_the_gpu_profile(hub, ma
 
 def test_tinystories_is_one_file_whose_rows_its_card_divides(hub, make_parquet):
     stories = [f"Once upon a time number {number} met number {number * 7919 % 100_003}." for number in range(22_000)]
+    for first in (0, 10_000):  # of each held-out split, one that scoring can take
+        stories[first] += " They met again." * 40
     hub.files["tinystories_gpt4_clean.parquet"] = make_parquet(stories, rows_per_group=4096)
     corpus = prepare_corpus("tinystories")
     texts = {"test": stories[:10_000], "val": stories[10_000:20_000], "train": stories[20_000:]}

@@ -154,6 +154,7 @@ def test_init_makes_a_lab_once_and_says_what_comes_next(tmp_path: Path) -> None:
     first = call("init", folder, "--budget-seconds", "7")
     assert first.exit_code == 0
     assert "trainer/train.py" in first.stdout
+    assert "Calibrated: others use " in first.stdout
     assert f"autoresearch research --lab {folder}" in first.stdout
     assert "seconds = 7.0" in (folder / "autoresearch.toml").read_text()
     (folder / "program.md").write_text("mine")
@@ -330,6 +331,9 @@ def test_doctor_starts_the_server_and_reports_every_part(lab: Lab) -> None:
     assert re.match(rf"{len(TOOLS)} tools \d+\.\d s", checks["server"]["found"])
     assert answer["ok"] == (result.exit_code == 0)
     assert all(check["advice"] for check in answer["checks"] if check["level"] != "ok")
+    tables = {table["title"]: dict(table["rows"]) for table in checks["isolation"]["tables"]}
+    assert tables["in force"].keys() >= {"clock", "metric", "environment", "ends with its run"}
+    assert tables["not promised"]
 
 
 @pytest.mark.slow

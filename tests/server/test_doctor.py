@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab.devices import Gpu
 from autoresearch_mcp.lab.environment import TrainerPython
-from autoresearch_mcp.lab.isolation import NONE, PROCESS
+from autoresearch_mcp.lab.isolation import NONE, PROCESS, IsolationLevel, probe
 from autoresearch_mcp.server import doctor_machine as machine
 from autoresearch_mcp.server.check import Check, Level
+from autoresearch_mcp.server.doctor_compiler import Compiled, check_compiler, compile_inside
+from autoresearch_mcp.server.doctor_isolation import check_isolation, raising
 from autoresearch_mcp.server.host import Host
 
 LINUX = Host(system="Linux", name="Linux", wsl=None, manager="apt-get", is_root=True)
@@ -72,23 +76,103 @@ def test_the_platform_check_sends_wsl_1_to_wsl_2(monkeypatch: pytest.MonkeyPatch
     assert "not tested" in machine.check_platform(MAC).found
 
 
-def test_a_path_with_a_space_is_named_because_torch_compile_fails_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    compiler = tmp_path / "c++"
-    compiler.write_text("")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
-    assert machine.check_compiler(LINUX, (Path("/state"),)).level is Level.OK
-    check = machine.check_compiler(LINUX, (Path("/state"), Path("/Application Support/state")))
-    assert "AUTORESEARCH_STATE" in check.advice
-    monkeypatch.setenv("CXX", "")
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert machine.check_compiler(MAC, ()).advice == "xcode-select --install"
+def test_a_compiler_is_one_that_has_compiled_inside_the_sandbox(tmp_path: Path) -> None:
+    good = Compiled(path="/usr/bin/g++", version="g++ 12.2.0")
+    assert check_compiler(good, LINUX, (tmp_path,)).level is Level.OK
+    assert "/usr/bin/g++ (g++ 12.2.0)" in check_compiler(good, LINUX, ()).found
+    spaced = check_compiler(good, LINUX, (Path("/state"), Path("/Application Support/state")))
+    assert "AUTORESEARCH_STATE" in spaced.advice
+    none = check_compiler(Compiled(path=None), LINUX, ())
+    assert (none.level, none.advice) == (Level.WARN, "apt-get install -y g++")
+    assert check_compiler(Compiled(path=None), MAC, ()).advice == "xcode-select --install"
+    headless = Compiled(path="/usr/bin/g++", error="probe.cpp:2:10: fatal error: Python.h: No such file or directory")
+    assert check_compiler(headless, LINUX, ()).advice == "apt-get install -y python3-dev"
+    broken = check_compiler(Compiled(path="/usr/bin/g++", error="cannot find crt1.o"), LINUX, ())
+    assert "cannot find crt1.o" in broken.found
+    assert "eagerly" in broken.found
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
+def test_the_probe_compiles_and_runs_on_the_best_level_of_this_machine() -> None:
+    compiled = compile_inside(probe(), None)
+    assert compiled.error == ""
+    assert compiled.path is not None
+    assert compiled.path.endswith("g++")
+    assert compiled.version
+
+
+def test_a_python_that_is_none_makes_no_compiler() -> None:
+    compiled = compile_inside(probe(), "/bin/false")
+    assert compiled.path is None
+    assert "/bin/false does not say what it consists of" in compiled.error
+
+
+def test_git_is_installed_by_the_package_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.check_git(LINUX).advice == "apt-get install -y git"
 
 
-def test_each_level_of_isolation_says_what_a_candidate_can_do() -> None:
-    assert "accept-isolation" in machine.check_isolation(NONE).advice
-    assert "leave processes running" in machine.check_isolation(NONE).found
-    assert "container" in machine.check_isolation(PROCESS).advice
+def test_isolation_is_reported_by_guarantee_and_mechanism_with_what_is_not_promised() -> None:
+    best = check_isolation(probe(), LINUX)
+    tables = {table.title: dict(table.rows) for table in best.tables}
+    assert {"clock", "metric", "memory", "ends with its run"} <= set(tables["in force"])
+    assert "side channels" in tables["not promised"]["at any level"]
+    weak = check_isolation(PROCESS, LINUX)
+    assert weak.level is Level.WARN
+    assert "accept-isolation" in weak.advice
+    tables = {table.title: dict(table.rows) for table in weak.tables}
+    assert tables["not promised"]["at this level"].startswith("files, secrets")
+    assert "every file of this user" in tables["not promised"]["in words"]
+    assert "leave processes running" in dict(check_isolation(NONE, MAC).tables[1].rows)["in words"]
+
+
+NO_BWRAP, NO_LIBRARY = "bubblewrap (bwrap) is not installed", "libseccomp is not installed"
+NO_LANDLOCK = "the kernel has no Landlock (Linux 5.13 or newer, not switched off)"
+FORBIDDEN = (
+    "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged user namespaces. "
+    "On e.g. debian this can be enabled with 'sysctl kernel.unprivileged_userns_clone=1'."
+)
+RESTRICTED = "bwrap: setting up uid map: Permission denied"
+NONE_LEFT = "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)"
+USER = dataclasses.replace(LINUX, is_root=False)
+FEDORA = dataclasses.replace(USER, manager="dnf")
+ARCH = dataclasses.replace(LINUX, manager="pacman")
+DOCKER = dataclasses.replace(LINUX, in_container=True)
+UBUNTU = dataclasses.replace(USER, apparmor_restricts=True)
+CONDA = dataclasses.replace(USER, manager=None)
+
+
+@pytest.mark.parametrize(
+    ("host", "bubblewrap", "landlock", "seccomp", "advice"),
+    [
+        (USER, NO_BWRAP, None, None, "sudo apt-get install -y bubblewrap"),
+        (USER, NO_BWRAP, NO_LIBRARY, NO_LIBRARY, "sudo apt-get install -y libseccomp2 bubblewrap"),
+        (FEDORA, NO_LIBRARY, NO_LIBRARY, NO_LIBRARY, "sudo dnf install -y libseccomp"),
+        (ARCH, NO_BWRAP, NO_LANDLOCK, None, "pacman -S --noconfirm bubblewrap"),
+        (CONDA, NO_BWRAP, None, None, "install bubblewrap"),
+        (DOCKER, NO_BWRAP, None, None, ""),
+        (DOCKER, FORBIDDEN, None, None, ""),
+        (DOCKER, NO_BWRAP, NO_LIBRARY, NO_LIBRARY, "apt-get install -y libseccomp2"),
+        (DOCKER, FORBIDDEN, NO_LANDLOCK, None, "run the container on a host with Linux 5.13 or newer and Landlock"),
+        (USER, FORBIDDEN, None, None, "sudo sysctl -w kernel.unprivileged_userns_clone=1"),
+        (FEDORA, NONE_LEFT, None, None, "sudo sysctl -w user.max_user_namespaces=15000"),
+        (USER, "bwrap: something else", None, None, "ask whoever runs this machine"),
+        (WSL1, NO_LIBRARY, NO_LANDLOCK, NO_LIBRARY, "in PowerShell: wsl --set-version"),
+        (MAC, NO_BWRAP, NO_LANDLOCK, NO_LIBRARY, "run the server in a container or virtual machine with Linux"),
+        (LINUX, None, None, None, ""),
+    ],
+)
+def test_what_raises_the_level_is_one_command_for_the_kind_of_machine(
+    host: Host, bubblewrap: str | None, landlock: str | None, seccomp: str | None, advice: str
+) -> None:
+    said = {IsolationLevel.BUBBLEWRAP: bubblewrap, IsolationLevel.LANDLOCK: landlock, IsolationLevel.SECCOMP: seccomp}
+    given = raising({level: problem for level, problem in said.items() if problem}, host)
+    assert given.startswith(advice) if advice else given == ""
+
+
+@pytest.mark.parametrize("host", [UBUNTU, USER], ids=["by its switch", "by what bubblewrap says"])
+def test_apparmors_restriction_is_lifted_for_bubblewrap_alone(host: Host) -> None:
+    advice = raising({IsolationLevel.BUBBLEWRAP: RESTRICTED}, host)
+    assert advice.startswith("printf 'abi <abi/4.0>,")
+    assert "profile bwrap /usr/bin/bwrap flags=(unconfined)" in advice
+    assert advice.endswith("| sudo tee /etc/apparmor.d/bwrap && sudo apparmor_parser -r /etc/apparmor.d/bwrap")

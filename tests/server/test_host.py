@@ -47,6 +47,8 @@ def test_advice_is_one_command_of_the_package_manager_that_is_here() -> None:
     assert host(has="apk", is_root=True).install("git") == "apk add git"
     assert host("Darwin", has="brew apt-get").install("C++ compiler") == "xcode-select --install"
     assert "g++" in host().install("C++ compiler")
+    assert host(has="zypper").install("libseccomp", "bubblewrap") == "sudo zypper install -y libseccomp2 bubblewrap"
+    assert host().install("libseccomp", "bubblewrap") == "install libseccomp and bubblewrap"
 
 
 def test_a_network_file_system_is_found_by_the_nearest_mount() -> None:

@@ -16,7 +16,10 @@ from autoresearch_mcp.lab.states import Outcome
 
 @pytest.fixture
 def record() -> Callable[..., Experiment]:
-    """Return a function that proposes the workspace's train.py with ``change`` appended, and records its result."""
+    """Return a function that proposes the workspace's train.py with ``change`` appended, and records its result.
+
+    For an experiment that goes on, that of its next run; further keyword arguments are fields of the result.
+    """
     return _record
 
 
@@ -30,10 +33,11 @@ def _record(
     log: str = "",
     description: str = "an idea",
     hypothesis: str = "",
+    **facts: str | float,
 ) -> Experiment:
     lab.workspace.train.write_text(lab.workspace.train.read_text() + change)
     experiment, _ = experiments.propose(lab, description=description, hypothesis=hypothesis)
-    (run,) = lab.ledger.runs(experiment.id)
+    (run,) = [run for run in lab.ledger.runs(experiment.id) if run.result is None]
     result = RunResult(
         outcome=outcome,
         reason=reason,
@@ -41,6 +45,7 @@ def _record(
         standard_error=None if val_bpb is None else 0.0,
         total_seconds=3.0,
         guarantees={"time": "the referee's clock"},
+        **facts,  # type: ignore[arg-type]
     )
     if log:
         paths = lab.state.run(run.attempt_id)

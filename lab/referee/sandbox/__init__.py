@@ -13,7 +13,19 @@ from __future__ import annotations
 from .confinement import Confinement, Limits, device_environment, environment, guarantees_of, limits_of
 from .interpreter import Interpreter, InterpreterError, make_interpreter, package_folder
 from .rung import IsolationLevel, Rung
-from .starting import LADDER, Sandboxed, SandboxError, problem_of, rung_of, start, view_for
+from .starting import (
+    LADDER,
+    Sandboxed,
+    SandboxError,
+    Trial,
+    problem_of,
+    rung_of,
+    start,
+    thread_limit,
+    trial_of,
+    try_program,
+    view_for,
+)
 from .view import View
 
 __all__ = [
@@ -26,6 +38,7 @@ __all__ = [
     "Rung",
     "SandboxError",
     "Sandboxed",
+    "Trial",
     "View",
     "device_environment",
     "environment",
@@ -36,5 +49,8 @@ __all__ = [
     "problem_of",
     "rung_of",
     "start",
+    "thread_limit",
+    "trial_of",
+    "try_program",
     "view_for",
 ]

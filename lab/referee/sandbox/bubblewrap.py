@@ -1,7 +1,7 @@
 """The strongest rung: namespaces of its own by bubblewrap, Landlock and a system call filter inside.
 
 In its mount namespace nothing exists but the view; in its process namespace no process but its own, which all end with its
-first; its network has no interface. Landlock inside also stops what a mount namespace lets through: an inherited read-only
+first; its network has nobody else in it. Landlock inside also stops what a mount namespace lets through: an inherited read-only
 descriptor that is opened again for writing. Needs user namespaces, which some containers and distributions forbid.
 """
 
@@ -14,11 +14,14 @@ from typing import Any
 
 from ....prepare import landlock
 from . import filters
-from .confinement import Confinement
+from .confinement import Confinement, file_guarantees
 from .rung import IsolationLevel, Restrictions
 from .view import process_facts, system_links
 
+TEMPORARY = "/tmp"  # where a candidate finds the folder of its TMPDIR
 _SHARED_MEMORY_BYTES, _TEMPORARY_BYTES = 512 << 20, 64 << 20
+# Inside it could not be said any more: there /proc is read-only, so that nothing there takes it back either.
+_FIRST_OUT_OF_MEMORY = ("/bin/sh", "-c", 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$0" "$@"')
 _SIGNALLED = range(129, 193)  # bubblewrap answers 128 and the signal
 
 
@@ -38,16 +41,13 @@ class Bubblewrap:
         for target, link in system_links():
             mounts += ["--symlink", target, link]
         mounts += ["--proc", "/proc", "--dev", "/dev"]
-        mounts += [
-            "--size",
-            str(_SHARED_MEMORY_BYTES),
-            "--tmpfs",
-            "/dev/shm",
-            "--size",
-            str(_TEMPORARY_BYTES),
-            "--tmpfs",
-            "/tmp",
-        ]
+        mounts += ["--remount-ro", "/proc"] if confinement.device == "cpu" else _cover_settings()
+        mounts += ["--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
+        temporary = [folder / "tmp" for folder in confinement.writable if (folder / "tmp").is_dir()]
+        if confinement.scores or not temporary:
+            mounts += ["--size", str(_TEMPORARY_BYTES), "--tmpfs", TEMPORARY]
+        else:  # a short name for it: that of a socket in it has no more than 108 bytes
+            mounts += ["--bind", str(temporary[0]), TEMPORARY]
         beneath = [path for path in view.readable if _is_below(path, view.hidden)]
         for path in _outermost({*view.readable, *view.listable}.difference(beneath)):
             if not path.startswith("/proc"):
@@ -63,26 +63,28 @@ class Bubblewrap:
         for folder in confinement.writable:
             mounts += ["--bind", str(folder), str(folder)]
         return [
+            *_FIRST_OUT_OF_MEMORY,
             shutil.which("bwrap") or "bwrap",
             *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
             *("--die-with-parent", "--cap-drop", "ALL", "--hostname", "sandbox"),
             *mounts,
-            *("--remount-ro", "/", "--chdir", "/", "--"),
+            *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"),
             *stage,
         ]
 
     def restrictions(self, confinement: Confinement) -> Restrictions:
-        own = ("/proc",) if confinement.scores else ("/proc", "/tmp", "/dev/shm")
+        on_gpu = confinement.device != "cpu"
+        own = (*(("/proc",) if on_gpu else ()), *(() if confinement.scores else ("/tmp", "/dev/shm")))  # CUDA names its threads
         access = None
         if landlock.abi():
             access = {
-                "readable": (*confinement.view.readable, *process_facts(), "/proc"),
+                "readable": (*confinement.view.readable, *process_facts(), "/proc" if on_gpu else "/proc/self"),
                 "listable": (*confinement.view.listable,),
                 "writable": (*map(str, confinement.writable), *own),
                 "devices": confinement.view.devices,
             }
         return Restrictions(
-            access=access, filter=filters.compile_filter(scores=confinement.scores, alone=False, truncation=False)
+            access=access, filter=filters.compile_filter(scores=confinement.scores, alone=False, counted=not on_gpu)
         )
 
     def exit_code(self, code: int) -> int:
@@ -93,10 +95,22 @@ class Bubblewrap:
         return {
             "files": f"mount namespace: only what training needs, read-only{inside}",
             "secrets": f"not mounted{inside}",
-            "network": "network namespace without an interface, seccomp",
+            **file_guarantees("not mounted"),
+            "network": "network namespace of its own, seccomp refuses sockets of every family but UNIX",
             "other processes": "process namespace, seccomp",
             "ends with its run": "process namespace, child subreaper, death with the runner",
         }
+
+
+def _cover_settings() -> list[str]:
+    """Return the mounts that keep what is not about processes in /proc from being written.
+
+    bubblewrap tries this itself for some, and passes over /proc/sys where it is not writable as a folder; its files are, for
+    root, and they are those of the whole machine.
+    """
+    found = [path for path in Path("/proc").iterdir() if not path.name.isdigit() and not path.is_symlink()]
+    settings = sorted(str(path) for path in found if path.is_dir() or path.stat().st_mode & 0o222)
+    return [part for path in settings for part in ("--ro-bind-try", path, path)]
 
 
 def _is_below(path: str, folders: Iterable[str]) -> bool:

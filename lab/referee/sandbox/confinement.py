@@ -22,7 +22,7 @@ class Limits:
     memory_mb: int | None  # None: only the watchdog's
     file_mb: int
     processes: int  # of the tree; the kernel is told a number that honest threads do not reach
-    open_files: int = 4096
+    open_files: int = 1024  # of each process: what waits in sockets and pipes is nobody's memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +99,22 @@ def library_folders() -> tuple[str, ...]:
 def guarantees_of(device: str) -> dict[str, str]:
     """Return what holds on every rung, as name -> mechanism."""
     # macOS takes RLIMIT_DATA and does not count what malloc maps; CUDA maps far more than it uses.
-    capped = sys.platform.startswith("linux") and device == "cpu"
+    linux = sys.platform.startswith("linux")
+    capped = "RLIMIT_DATA for each process, " if linux and device == "cpu" else ""
     return {
         "clock": "the referee's, started before the data is handed over; start-up beyond its allowance is deducted",
-        "training data before START": "held back by the referee",
-        "metric": "certified from audits in processes of their own",
-        "validation data": "only in the scoring processes, one secret view each",
-        "environment": "rebuilt from nothing; fresh caches",
-        "memory": f"{'RLIMIT_DATA per process, ' if capped else ''}watchdog on the tree's PSS, first for the OOM killer",
-        "processes": "watchdog, RLIMIT_NPROC as a last line for ordinary users",
-        "disk": "watchdog on the scratch folder, RLIMIT_FSIZE per file",
+        "metric": "certified from audits, in processes that are not the candidate's",
+        "environment": "rebuilt from nothing; fresh caches and scratch",
+        "memory": f"{capped}watchdog on the tree's {'PSS, first for the OOM killer' if linux else 'resident size'}",
+        "processes": f"watchdog{', RLIMIT_NPROC as a last line for ordinary users' if linux else ''}",
+        "disk": "watchdog on the scratch folder, RLIMIT_FSIZE for each file",
         "log": "capped; beginning and end are kept",
+    }
+
+
+def file_guarantees(boundary: str) -> dict[str, str]:
+    """Return what holds where ``boundary`` keeps a candidate from the files of this machine."""
+    return {
+        "training data before START": f"{boundary}; its descriptor is handed over at START",
+        "validation data": f"{boundary}; the referee sends rows to the two scoring processes, and to nobody else",
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from .view import View
 _PROBE_SECONDS = 20.0
 # Beside foreign packages: text that no training needs, and the wheels of other packages.
 _LEFT_OUT = frozenset(("site-packages", "dist-packages", "test", "idlelib", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"))
+_NOT_FOR_SCORING = frozenset(("include", "share", "test", "testing", "bin"))
 
 
 class InterpreterError(Exception):
@@ -28,10 +30,14 @@ class InterpreterError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A made environment: its ``program``, and what a process needs to see to run it."""
+    """A made environment: its ``program``, and what a process needs to see to run it.
+
+    ``scoring`` is the least that a process needs which has imported torch and compiles nothing.
+    """
 
     program: Path
     view: View
+    scoring: View
 
 
 def make_interpreter(python: str | None, folder: Path) -> Interpreter:
@@ -55,8 +61,23 @@ def make_interpreter(python: str | None, folder: Path) -> Interpreter:
     modules = [str(module) for module in standard.iterdir() if module.name not in _LEFT_OUT]
     hidden = tuple(str(standard / name) for name in sorted(_LEFT_OUT) if (standard / name).is_dir())
     extensions = [layout["extensions"]] if layout["extensions"] else []
-    needed = (str(folder), str(executable), *modules, *extensions, *layout["files"], *layout["entries"].values())
-    return Interpreter(program=program, view=View(readable=needed, listable=(str(standard),), hidden=hidden))
+    own = (str(folder), str(executable), *modules, *extensions)
+    entries: list[str] = list(layout["entries"].values())
+    listable = (str(standard),)
+    return Interpreter(
+        program=program,
+        view=View(readable=(*own, *layout["files"], *entries), listable=listable, hidden=hidden),
+        scoring=View(readable=(*own, *_for_scoring(entries)), listable=(*listable, *entries)),
+    )
+
+
+def _for_scoring(entries: list[str]) -> Iterator[str]:
+    """Yield the parts of the packages without headers and tests: most of the files, and no scoring process needs them."""
+    for entry in map(Path, entries):
+        if entry.name == "torch":
+            yield from (str(part) for part in entry.iterdir() if part.name not in _NOT_FOR_SCORING)
+        else:
+            yield str(entry)
 
 
 def package_folder(interpreter: Interpreter) -> Path:

@@ -13,9 +13,9 @@ from typing import Any
 
 from ....prepare import landlock
 from . import filters
-from .confinement import Confinement
+from .confinement import Confinement, file_guarantees
 from .rung import IsolationLevel, Restrictions
-from .view import process_facts
+from .view import own_facts, process_facts
 
 _SCOPES_SIGNALS, _KNOWS_TRUNCATION = 6, 3
 
@@ -38,7 +38,7 @@ class Landlocked:
         own = ("/proc/self",) if confinement.device != "cpu" else ()  # CUDA names its threads
         return Restrictions(
             access={
-                "readable": (*view.readable, *process_facts(), "/proc/self"),
+                "readable": (*view.readable, *process_facts(), *(own or own_facts())),
                 "listable": view.listable,
                 "writable": (*map(str, confinement.writable), *own),
                 "devices": view.devices,
@@ -46,6 +46,7 @@ class Landlocked:
             filter=filters.compile_filter(
                 scores=confinement.scores,
                 alone=True,
+                counted=confinement.device == "cpu",
                 truncation=abi < _KNOWS_TRUNCATION,
                 protected=() if abi >= _SCOPES_SIGNALS else (os.getpid(),),
             ),
@@ -61,6 +62,7 @@ class Landlocked:
         return {
             "files": f"Landlock ABI {abi}: only what training needs, read-only; seccomp for metadata",
             "secrets": f"Landlock ABI {abi}, /proc narrowed to the process itself",
+            **file_guarantees(f"Landlock ABI {abi}"),
             "network": "seccomp refuses sockets of every family",
             "other processes": f"{signals}; seccomp against ptrace and the like",
             "ends with its run": "process group pinned by seccomp, child subreaper, death with the runner",

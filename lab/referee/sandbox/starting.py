@@ -7,12 +7,14 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +31,7 @@ from .view import View, system_view
 
 STAGE = Path(stage_module.__file__)
 _START_SECONDS = 30.0
-_LAST_WORDS_BYTES = 600
+_OUTPUT_BYTES = 1200
 _THREADS_PER_CORE = 32  # pools of threads of an honest process, with room
 
 LADDER: Mapping[IsolationLevel, Rung] = {
@@ -69,9 +71,9 @@ class Sandboxed:
         finally:
             os.close(self.status_fd)
         try:
-            status = json.loads(said)
+            *_, status = map(json.loads, said.splitlines())  # a second line says that the program did not start after all
         except ValueError:
-            raise SandboxError(f"the sandbox ({self.rung.level}) could not be made") from None
+            raise SandboxError(f"the sandbox ({self.rung.level}) could not be made; the log says why") from None
         if "error" in status:
             raise SandboxError(f"the sandbox ({self.rung.level}) could not be made: {status['error']}")
         return status
@@ -122,23 +124,53 @@ def start(rung: Rung, confinement: Confinement, *, python: Path, output: int | I
     return Sandboxed(rung=rung, process=process, status_fd=status_fd)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of trying a rung.
+
+    ``problem`` is None where the program ran and ended well; ``status`` is what the stage put in force, ``output`` the
+    beginning of what the program printed.
+    """
+
+    problem: str | None
+    status: Mapping[str, Any] = field(default_factory=dict)
+    output: str = ""
+
+
 @cache
-def problem_of(level: IsolationLevel) -> str | None:
-    """Return why a rung does not work on this machine; None where a process was started on it."""
+def trial_of(level: IsolationLevel) -> Trial:
+    """Return what came of starting a process on a rung of this machine; asked once for each process of ours."""
     rung = LADDER[level]
     if (missing := rung.missing()) is not None:
-        return missing
+        return Trial(problem=missing)
+    trial = try_program(rung, "open('made', 'w').close(); print('made')")
+    if trial.problem is None and trial.output != "made\n":
+        return Trial(problem=f"a trial process wrote {trial.output!r}")
+    return trial
+
+
+def problem_of(level: IsolationLevel) -> str | None:
+    """Return why a rung does not work on this machine; None where a process was started on it."""
+    return trial_of(level).problem
+
+
+def try_program(rung: Rung, source: str, *, python: str | None = None) -> Trial:
+    """Run Python source on a rung as a candidate would be run, in a scratch folder of its own, for half a minute at most.
+
+    ``python`` is the configured interpreter, None the one that runs this.
+    """
     with tempfile.TemporaryDirectory(prefix="autoresearch-probe-") as name:
         folder = Path(name).resolve()
-        scratch = folder / "scratch"
+        scratch, printed = folder / "scratch", folder / "output"
         (scratch / "tmp").mkdir(parents=True)
+        status: Mapping[str, Any] = {}
         try:
-            interpreter = make_interpreter(None, folder / "python")
-            with (folder / "output").open("wb") as output:
+            interpreter = make_interpreter(python, folder / "python")
+            with printed.open("wb") as output:
                 started = start(
                     rung,
                     Confinement(
-                        argv=(str(interpreter.program), "-I", "-S", "-c", "open('made', 'w').close()"),
+                        argv=(str(interpreter.program), "-I", "-S", "-c", source),
                         environment=environment(scratch=scratch, cores=1, extra={}),
                         view=view_for(interpreter.view, "cpu"),
                         writable=(scratch,),
@@ -151,16 +183,28 @@ def problem_of(level: IsolationLevel) -> str | None:
                     output=output,
                 )
             try:
-                started.wait_until_confined()
+                status = started.wait_until_confined()
                 code = started.process.wait(timeout=_START_SECONDS)
             finally:
-                started.process.kill()
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(started.process.pid, signal.SIGKILL)
                 started.process.wait()
         except (SandboxError, InterpreterError, OSError, subprocess.TimeoutExpired) as error:
-            words = (folder / "output").read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace").strip()
-            return " ".join(f"{words or error}".split())
-        made = (scratch / "made").exists()
-        return None if code == 0 and made else f"a trial process ended with {code}"
+            words = _words(printed)
+            return Trial(problem=" ".join(f"{words or error}".split()), status=status)
+        words = _words(printed)
+        if code != 0:
+            how = f"a trial process ended with {rung.exit_code(code)}"
+            return Trial(problem=f"{how}: {words}" if words else how, status=status, output=words)
+        return Trial(problem=None, status=status, output=words)
+
+
+def _words(printed: Path) -> str:
+    """Return the beginning of what was printed; empty where nothing was."""
+    if not printed.exists():
+        return ""
+    with printed.open("rb") as file:
+        return file.read(_OUTPUT_BYTES).decode(errors="replace")
 
 
 def view_for(interpreter: View, device: str, *more: Path) -> View:
@@ -170,6 +214,11 @@ def view_for(interpreter: View, device: str, *more: Path) -> View:
     return View(readable=readable, listable=interpreter.listable, hidden=interpreter.hidden, devices=system.devices)
 
 
+def thread_limit(processes: int) -> int:
+    """Return how many threads all processes of a run may have that may be ``processes``."""
+    return processes + _THREADS_PER_CORE * (os.cpu_count() or 1) + 256
+
+
 def _kernel_limits(limits: Limits, device: str) -> dict[str, int]:
     """Return the RLIMIT_ names and values of one process."""
     wanted = {"CORE": 0, "FSIZE": limits.file_mb << 20, "NOFILE": limits.open_files}
@@ -177,8 +226,7 @@ def _kernel_limits(limits: Limits, device: str) -> dict[str, int]:
         wanted["DATA"] = limits.memory_mb << 20
     if sys.platform.startswith("linux"):
         wanted |= {"MSGQUEUE": 0, "RTPRIO": 0}
-        cores = os.cpu_count() or 1
-        wanted["NPROC"] = _threads_of_this_user() + limits.processes + _THREADS_PER_CORE * cores + 256
+        wanted["NPROC"] = _threads_of_this_user() + thread_limit(limits.processes)
     return {name: value for name, value in wanted.items() if hasattr(resource, f"RLIMIT_{name}")}
 
 

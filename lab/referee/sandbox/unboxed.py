@@ -13,20 +13,24 @@ from . import filters
 from .confinement import Confinement
 from .rung import IsolationLevel, Restrictions
 
+_NOT_TOGETHER = "the kernel cannot keep the processes of a run together"
+
 
 class Filtered:
-    """seccomp and limits: no network, no other processes; files are those of the user. Implements `rung.Rung`."""
+    """seccomp and limits: no network; files and the signals of other processes are the user's. Implements `rung.Rung`."""
 
     level = IsolationLevel.SECCOMP
 
     def missing(self) -> str | None:
-        return None if filters.is_available() and can_adopt_orphans() else "libseccomp is not installed"
+        if not filters.is_available():
+            return "libseccomp is not installed"
+        return None if can_adopt_orphans() else _NOT_TOGETHER
 
     def command(self, stage: list[str], confinement: Confinement) -> list[str]:
         return stage
 
     def restrictions(self, confinement: Confinement) -> Restrictions:
-        compiled = filters.compile_filter(scores=confinement.scores, alone=True, truncation=False)
+        compiled = filters.compile_filter(scores=confinement.scores, alone=True, counted=confinement.device == "cpu")
         return Restrictions(filter=compiled, drop_capabilities=True)
 
     def exit_code(self, code: int) -> int:
@@ -47,7 +51,7 @@ class Unfiltered:
 
     def missing(self) -> str | None:
         keeps = self.level is IsolationLevel.NONE or can_adopt_orphans()
-        return None if keeps else "the kernel cannot keep the processes of a run together"
+        return None if keeps else _NOT_TOGETHER
 
     def command(self, stage: list[str], confinement: Confinement) -> list[str]:
         return stage
@@ -60,5 +64,5 @@ class Unfiltered:
 
     def guarantees(self, status: Mapping[str, Any]) -> dict[str, str]:
         if self.level is IsolationLevel.NONE:
-            return {"ends with its run": "traced by parent, session and environment"}
+            return {"ends with its run": "traced by parent, session and environment, which a daemon can clear"}
         return {"ends with its run": "child subreaper, death with the runner"}

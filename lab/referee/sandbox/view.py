@@ -31,7 +31,8 @@ _GPU_DEVICES = (
     "/dev/nvidia-caps",
     "/dev/dxg",
 )
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_OWN_FACTS = ("maps", "smaps", "smaps_rollup", "status", "stat", "statm", "cmdline", "comm", "environ", "auxv", "limits", "fd")
+_DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,11 @@ def system_view(device: str) -> View:
 def process_facts() -> tuple[str, ...]:
     """Return the files of /proc about the machine and none about processes."""
     return tuple(_existing(f"/proc/{name}" for name in _FACTS))
+
+
+def own_facts() -> tuple[str, ...]:
+    """Return the files of /proc/self about the process; not its net, mounts and groups, which are about the machine."""
+    return tuple(f"/proc/self/{name}" for name in _OWN_FACTS)
 
 
 def system_links() -> list[tuple[str, str]]:

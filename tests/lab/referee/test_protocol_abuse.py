@@ -64,20 +64,6 @@ ABUSES = [
         "evaluate_bpb",
         id="folders nested beyond recursion",
     ),
-    pytest.param(
-        "os.chdir(os.environ['HOME'])\nfor n in range(100_000):\n    open(str(n), 'w').close()\ntime.sleep(60)",
-        "crashed",
-        "disk_mb",
-        id="a hundred thousand empty files",
-    ),
-    pytest.param(
-        "os.symlink('/etc/passwd', os.environ['HOME'] + '/model.pkl')\n"
-        "send({'type': 'open_train', 'vocab_size': 257})\nchannel.recv(1)\n"
-        "send({'type': 'handoff', 'vocab_size': 257, 'batch_size': 8})",
-        "invalid",
-        "no model",
-        id="a link as the model",
-    ),
 ]
 
 

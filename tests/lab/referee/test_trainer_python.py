@@ -38,11 +38,13 @@ def test_the_candidate_and_its_scoring_run_with_the_configured_python(
     assert result is not None
     assert result.val_bpb is not None, experiment.reason
     log = lab.executor.log(f"{experiment.id}.1").decode()
-    assert f"python {python} {environment / 'bin'}:" in log
+    paths = lab.state.run(f"{experiment.id}.1")
+    assert f"python {paths.python / 'bin' / 'python'} /usr/local/cuda/bin:" in log  # made of links for this run alone
+    assert read_spec(paths).python == str(python)
     assert result.train_tokens == result.train_tokens // 1024 * 1024 > 0  # 4 rows of 256 tokens in each batch
     assert result.forward_flops_per_token == pytest.approx(2 * 16 * 257)  # the head; an embedding is a look-up
 
-    few = dataclasses.replace(read_spec(lab.state.run(f"{experiment.id}.1")), run_id="few-audits", audits=20)
+    few = dataclasses.replace(read_spec(paths), run_id="few-audits", audits=20, audits_before_keep=0)
     assert lab.executor.submit(few) == "cpu"
     assert lab.executor.submit(dataclasses.replace(few, device="cuda:GPU-other")) == "cpu"  # it is known already
     deadline = time.monotonic() + 60.0
