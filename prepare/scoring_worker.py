@@ -35,6 +35,7 @@ from prepare.handoff import load_model
 from prepare.stage import filter_system_calls
 
 _MESSAGE_LIMIT = 2000
+_ANY_VOCABULARY = 256  # ids below this exist in every prepared vocabulary
 
 
 def serve(channel: Channel, device: str) -> None:
@@ -51,6 +52,7 @@ def serve(channel: Channel, device: str) -> None:
             if frame.header["type"] == "load":
                 with os.fdopen(frame.fds[0], "rb") as file:
                     model = load_model(file.read(), device)
+                try_out(model, frame, device)
                 channel.send({"type": "loaded"})
                 continue
             assert model is not None, "load comes first"
@@ -73,6 +75,13 @@ def is_out_of_memory(error: Exception) -> bool:
     """Say whether fewer rows at once could help; torch has a class for it on GPUs, and only a text on CPUs."""
     texts = ("out of memory", "ALLOC_FAILED", "allocate memory", "not enough memory")
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
+
+
+@torch.inference_mode()
+def try_out(model: torch.nn.Module, frame: Frame, device: str) -> None:
+    """Run one forward on random tokens, as long as a row: what it raises cannot be about validation data."""
+    inputs = torch.randint(_ANY_VOCABULARY, (1, frame.header["context"]), device=device)
+    _logits(model, inputs, frame.header["vocab_size"])
 
 
 @torch.inference_mode()

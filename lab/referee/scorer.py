@@ -105,7 +105,7 @@ class Scorer:
         count, context = len(rows.scored), rows.tokens.shape[1] - 1
         self._batch = max(1, min(batch_rows, _MAX_ROWS, self._logits_bytes // (4 * context * vocab_size)))
         bulk_fd, audit_fd = model_fds
-        self._load(self._bulk, bulk_fd)
+        self._load(self._bulk, bulk_fd, context, vocab_size)
         claims = np.empty((count, context))
         self._work(self._bulk, self._bulk_jobs(rows, vocab_size, claims, rng))
         self._bulk.close()
@@ -115,13 +115,14 @@ class Scorer:
         gains = claimed_gains(rows, claims, champion=plan.champion, champion_windows=plan.champion_windows)
         picks = pick_audits(rows, gains, wanted, rng)
         # Only now: a model that was loaded before could listen, in a thread, to what the bulk process does to the machine.
-        self._load(self._audit, audit_fd)
+        self._load(self._audit, audit_fd, context, vocab_size)
         audited = np.empty(len(picks.rows))
         self._work(self._audit, self._audit_jobs(rows, picks, vocab_size, decoys, audited, rng))
         return certify(rows, claims, picks, audited)
 
-    def _load(self, channel: Channel, model_fd: int) -> None:
-        self._send(channel, {"type": "load"}, fds=(model_fd,))
+    def _load(self, channel: Channel, model_fd: int, context: int, vocab_size: int) -> None:
+        """Have the model loaded and tried on random tokens: what fails now can be told in the model's own words."""
+        self._send(channel, {"type": "load", "context": context, "vocab_size": vocab_size}, fds=(model_fd,))
         self._check(self._wait(channel), "loaded")
 
     def _bulk_jobs(self, rows: Rows, vocab_size: int, claims: np.ndarray, rng: np.random.Generator) -> Iterator[_Job]:

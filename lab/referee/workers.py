@@ -50,7 +50,7 @@ class ScoringWorkers:
 
     def __init__(self, spec: RunSpec, paths: RunPaths, *, mark: str) -> None:
         self._spec = spec
-        self._mark = mark
+        self.mark = mark  # in the environment of both
         self._paths = paths
         self._started: list[sandbox.Sandboxed] = []
         self._channels: list[Channel] = []
@@ -176,7 +176,7 @@ class ScoringWorkers:
         extra = {
             **sandbox.device_environment(spec.device),
             **({"TORCH_COMPILE_DISABLE": "1"} if on_cpu else {}),  # a compiled part of a model is scored as it was written
-            MARK_VARIABLE: self._mark,
+            MARK_VARIABLE: self.mark,
         }
         confinement = sandbox.Confinement(
             argv=(

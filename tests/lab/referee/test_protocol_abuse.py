@@ -59,9 +59,9 @@ ABUSES = [
         "send({'type': 'open_train', 'vocab_size': 257})\nchannel.recv(1)\ntime.sleep(60)", "timed_out", "budget", id="sleeps"
     ),
     pytest.param(
-        "os.chdir(os.environ['HOME'])\nfor _ in range(1200):\n    os.mkdir('d')\n    os.chdir('d')",
+        "os.chdir(os.environ['HOME'])\nfor _ in range(1200):\n    os.mkdir('d')\n    os.chdir('d')\ntime.sleep(60)",
         "crashed",
-        "evaluate_bpb",
+        "cannot be measured",
         id="folders nested beyond recursion",
     ),
 ]
