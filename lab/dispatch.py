@@ -313,5 +313,5 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
         isolation_accepted_on=accepted.date if accepted else None,
         startup_allowance_seconds=_startup_allowance(lab, experiment, config, cores=max(1, cores() // slots)),
         contention_threshold=None if calibrated is None else calibrated.threshold,
-        pins=pins_of(lab, session, config),
+        pins=pins_of(lab, session, config) if lab.pinned else None,
     )

@@ -52,9 +52,11 @@ class Lab:
         executor: Executor,
         devices: Devices,
         isolation: Isolation,
+        pinned: bool,
     ) -> None:
         self.root = root
         self.isolation = isolation
+        self.pinned = pinned
         self.devices = devices
         self.workspace = WorkspacePaths(root)
         self.git = git
@@ -74,11 +76,13 @@ class Lab:
         renew_identity: bool = False,
         isolation: Isolation | None = None,
         gpu_driver: GpuDriver | None = None,
+        pinned: bool = True,
     ) -> Lab:
         """Open the lab around ``folder``; the first opening gives it its identity and pins its harness.
 
         ``isolation`` is what candidates get instead of what this machine offers (at most that); ``gpu_driver`` is asked for
-        GPUs instead of NVIDIA's.
+        GPUs instead of NVIDIA's. Unless ``pinned``, runs do not check that harness, corpus and environment are what they were,
+        which their results then do not list.
         ``budget_seconds`` is the human's choice for the sessions that this process starts, instead of the file's.
         Raises `NotReadyError` where there is no lab; the text names the command that makes one.
         """
@@ -107,6 +111,7 @@ class Lab:
             executor=executor,
             devices=devices,
             isolation=probe_isolation() if isolation is None else isolation,
+            pinned=pinned,
         )
         lab._budget_seconds = budget_seconds
         return lab

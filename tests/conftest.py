@@ -114,7 +114,13 @@ def make_lab(tmp_path: Path, tiny_corpus: str) -> Iterator[MakeLab]:
     opened: list[Lab] = []
 
     def make(
-        *, train: str = TRAIN_PY, seconds: float = 2.0, name: str = "lab", extra: str = "", scoring_seconds: float = 60.0
+        *,
+        train: str = TRAIN_PY,
+        seconds: float = 2.0,
+        name: str = "lab",
+        extra: str = "",
+        scoring_seconds: float = 60.0,
+        pinned: bool = False,  # seconds for each lab
     ) -> Lab:
         folder = tmp_path / name
         (folder / "trainer").mkdir(parents=True)
@@ -123,7 +129,7 @@ def make_lab(tmp_path: Path, tiny_corpus: str) -> Iterator[MakeLab]:
             f'[budget]\nseconds = {seconds}\nscoring_seconds = {scoring_seconds}\n[corpus]\nname = "{tiny_corpus}"\n{extra}'
         )
         create_lab(folder)
-        lab = Lab.open(folder)
+        lab = Lab.open(folder, pinned=pinned)
         record(lab.ledger, background_share=0.0, threshold=1.0)  # tests share their machine: no run of theirs is contended
         opened.append(lab)
         return lab

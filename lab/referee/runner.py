@@ -149,4 +149,6 @@ class Runner:
     def _guarantees(self) -> dict[str, str]:
         isolation = LEVELS.get(self._spec.isolation)
         named = {} if isolation is None else {"isolation": label(isolation, self._spec.isolation_accepted_on)}
-        return {**sandbox.guarantees_of(self._spec.device), **self._training.in_force, **named}
+        pinned = "by SHA-256, before and after the run; a change taints it"
+        changed = {} if self._spec.pins is None else {"harness, corpus, environment unchanged": pinned}
+        return {**sandbox.guarantees_of(self._spec.device), **self._training.in_force, **changed, **named}

@@ -122,7 +122,7 @@ def test_a_session_whose_torch_was_replaced_is_not_gone_on_with(make_lab: MakeLa
     }
     python.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
     python.chmod(0o755)
-    lab = make_lab(extra=f'[trainer]\npython = "{python}"\n')
+    lab = make_lab(pinned=True, extra=f'[trainer]\npython = "{python}"\n')
     session, _ = lab.start_session(None, "tester")
     assert check(pins_now(lab)) is None
     (made,) = lab.ledger.events_of("pins_made")
@@ -140,7 +140,7 @@ def test_a_changed_package_takes_init_and_opens_a_group_and_a_reinstalled_one_do
     make_lab: MakeLab, tmp_path: Path
 ) -> None:
     python, module = make_environment(tmp_path / "environment")
-    lab = make_lab(extra=f'[trainer]\npython = "{python}"\n')
+    lab = make_lab(pinned=True, extra=f'[trainer]\npython = "{python}"\n')
     old, _ = lab.start_session(None, "tester")
     first = pins_now(lab)
     assert check(first) is None
@@ -196,7 +196,7 @@ def test_an_environment_with_the_same_content_elsewhere_is_pinned_there_and_anot
     make_lab: MakeLab, tmp_path: Path
 ) -> None:
     python, _ = make_environment(tmp_path / "environment")
-    lab = make_lab(extra=f'[trainer]\npython = "{python}"\n')
+    lab = make_lab(pinned=True, extra=f'[trainer]\npython = "{python}"\n')
     session, _ = lab.start_session(None, "tester")
     first, config = pins_now(lab), lab.session_config(session)
     moved, module = make_environment(tmp_path / "moved")
@@ -219,7 +219,7 @@ def test_a_run_under_changed_pins_is_not_started_or_tainted_and_is_kept_by_nobod
     make_lab: MakeLab, corpus_folder: Path, tmp_path: Path, train_py: str
 ) -> None:
     python, module = make_environment(tmp_path / "environment")
-    lab = make_lab(seconds=1.5, extra=f'[trainer]\npython = "{python}"\n')
+    lab = make_lab(pinned=True, seconds=1.5, extra=f'[trainer]\npython = "{python}"\n')
     lab.start_session(None, "tester")
     baseline, _ = experiments.propose(lab, description="baseline", hypothesis="")
     assert wait(lab, baseline.id, 120.0).keepable
