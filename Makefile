@@ -1,15 +1,16 @@
-# Three targets for users (setup, research, test) and one for developers (check). Each makes .venv when it is missing.
+# Three targets for users (setup, research, test), the others for developers. Each makes .venv when it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup research test check format clean
+.PHONY: help setup research test test-all attack-table attack-figures check format clean
 
 help:
 	@echo "make setup      make .venv and install the project into it"
 	@echo "make research   run a short real research session in labs/demo, on this machine"
 	@echo "make test       everything that CI runs"
+	@echo "make test-all   every attack of tests/attacks on every rung, as this user and as an ordinary one"
 	@echo "make check      lint, types, import rules and the fast tests"
 
 setup: $(STAMP)
@@ -37,6 +38,17 @@ test: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 2
+
+test-all: setup
+	$(BIN)/python tests/attacks/everywhere.py $(ATTACKS)
+
+# ATTACKS holds arguments, such as --python PATH for an ordinary user that cannot enter root's home.
+# The same, written down in docs/ATTACKS.md; attack-figures measures what only costs a cheat something (minutes; corpus wheels).
+attack-table: setup
+	$(BIN)/python tests/attacks/everywhere.py --table docs/ATTACKS.md $(ATTACKS)
+
+attack-figures: setup
+	$(BIN)/python tests/attacks/pretrain.py
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -11,9 +11,7 @@ from autoresearch_mcp.lab import experiments
 from autoresearch_mcp.lab.candidate import check_candidate
 from autoresearch_mcp.lab.dispatch import wait
 from autoresearch_mcp.lab.executor import RunResult
-from autoresearch_mcp.lab.isolation import BUBBLEWRAP, LANDLOCK, Isolation, probe
 from autoresearch_mcp.lab.lab import Lab
-from autoresearch_mcp.lab.referee.sandbox import problem_of
 
 TRAIN = Path(__file__).resolve().parents[2] / "trainer" / "train.py"
 
@@ -54,23 +52,20 @@ def test_it_learns_within_its_budget_and_hands_its_model_over(make_lab: Callable
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("isolation", [BUBBLEWRAP, LANDLOCK], ids=lambda isolation: isolation.level)
-def test_it_trains_compiled_where_a_compiler_is_in_the_sandbox(make_lab: Callable[..., Lab], isolation: Isolation) -> None:
-    _, log = compiling(make_lab, isolation, "")
+def test_it_trains_compiled_where_a_compiler_is_in_the_sandbox(make_lab: Callable[..., Lab]) -> None:
+    _, log = compiling(make_lab, "")
     assert "compiled" in log
 
 
 @pytest.mark.slow
 def test_it_trains_eagerly_where_the_sandbox_shows_no_compiler(make_lab: Callable[..., Lab]) -> None:
-    _, log = compiling(make_lab, probe(), 'import os\nos.environ["CXX"] = "/nowhere/g++"\n')
+    _, log = compiling(make_lab, 'import os\nos.environ["CXX"] = "/nowhere/g++"\n')
     assert "torch.compile does not work here, training eagerly" in log
     assert "eager" in log.rpartition("training eagerly")[2]
 
 
-def compiling(make_lab: Callable[..., Lab], isolation: Isolation, before: str) -> tuple[RunResult, str]:
+def compiling(make_lab: Callable[..., Lab], before: str) -> tuple[RunResult, str]:
     """Run a small train.py that compiles whatever its budget, with ``before`` as its first lines."""
-    if (problem := problem_of(isolation.level)) is not None:
-        pytest.skip(f"{isolation.level}: {problem}")
     source = (
         TRAIN.read_text()
         .replace("COMPILE_FROM_SECONDS = 60 if BF16 else 300", "COMPILE_FROM_SECONDS = 1")
@@ -78,8 +73,4 @@ def compiling(make_lab: Callable[..., Lab], isolation: Isolation, before: str) -
         .replace("import ", f"{before}import ", 1)
     )
     assert "COMPILE_FROM_SECONDS = 1 " in source
-    lab = Lab.open(make_lab(train=source, seconds=4.0).root, isolation=isolation)
-    try:
-        return trained(lab)
-    finally:
-        lab.close()
+    return trained(make_lab(train=source, seconds=2.0))

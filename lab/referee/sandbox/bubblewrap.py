@@ -42,7 +42,9 @@ class Bubblewrap:
             mounts += ["--symlink", target, link]
         mounts += ["--proc", "/proc", "--dev", "/dev"]
         mounts += ["--remount-ro", "/proc"] if confinement.device == "cpu" else _cover_settings()
-        mounts += ["--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
+        memory_mb = confinement.limits.memory_mb
+        shared = _SHARED_MEMORY_BYTES if memory_mb is None else min(_SHARED_MEMORY_BYTES, memory_mb << 20)
+        mounts += ["--size", str(shared), "--tmpfs", "/dev/shm"]
         temporary = [folder / "tmp" for folder in confinement.writable if (folder / "tmp").is_dir()]
         if confinement.scores or not temporary:
             mounts += ["--size", str(_TEMPORARY_BYTES), "--tmpfs", TEMPORARY]
