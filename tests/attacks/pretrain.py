@@ -21,7 +21,7 @@ from autoresearch_mcp.lab.scaffold import create_lab
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = "wheels"
-LENGTHS_SECONDS = (0.0, 2.0, 10.0, 40.0)
+LENGTHS_SECONDS = (0.0, 3.0, 12.0, 24.0)  # less than the budget on two cores, or nothing is left to train with
 _OPENS = "\nbatches = make_dataloader("
 _RUN_SECONDS = 600.0
 
