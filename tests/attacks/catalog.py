@@ -87,7 +87,8 @@ ATTACKS: Mapping[str, Attack] = {
     "carry_state_across_rows": Attack(against=Promise.ALWAYS, verdicts=_HONEST_OR_NONE),
     "learn_in_the_audit": Attack(against=Promise.ALWAYS, verdicts=_HONEST_OR_NONE),
     "bulk_tells_audit_in_a_file": Attack(against=Promise.FILES, verdicts=_HONEST_OR_NONE, sure=_SCORING),
-    "bulk_signals_audit": Attack(against=Promise.OTHERS, verdicts=_HONEST, signals=True, sure=_SCORING),
+    # The bulk process is gone before the audit meets the model, so this reaches nobody on any level.
+    "bulk_signals_audit": Attack(against=Promise.OTHERS, verdicts=_HONEST, signals=True, sure=()),
     "pack_the_answers_into_literals": Attack(against=Promise.ALWAYS, after_honest=True, expects="literal data"),
     "leak_validation_text_in_an_error": Attack(against=Promise.ALWAYS, verdicts=_INVALID, bounded=True),
     "monkeypatch_prepare": Attack(against=Promise.FILES, verdicts=_HONEST_OR_NONE),
