@@ -8,14 +8,13 @@ becomes busier, which then marks its runs until a human measures again.
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .core_usage import others_share, read_cores
 from .ledger import Ledger
-from .machine import cores
+from .machine import cores, machine_name
 from .states import RunState
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def calibration(ledger: Ledger) -> Calibration | None:
     """Return the calibration in force here; None: there is none for this machine with this many cores."""
     for event in reversed(ledger.events_of("machine_calibrated")):
         body = event.body
-        if (body["machine"], body["cores"]) == (_machine(), cores()):
+        if (body["machine"], body["cores"]) == (machine_name(), cores()):
             return Calibration(
                 machine=body["machine"],
                 cores=body["cores"],
@@ -80,7 +79,7 @@ def calibrate_once(lab: Lab) -> None:
 def record(ledger: Ledger, *, background_share: float, threshold: float) -> None:
     """Record a calibration of this machine."""
     event = {
-        "machine": _machine(),
+        "machine": machine_name(),
         "cores": cores(),
         "background_share": round(background_share, 4),
         "threshold": threshold,
@@ -110,7 +109,3 @@ def _is_quiet(lab: Lab) -> bool:
     if lab.ledger.runs_in_state(RunState.RUNNING):
         return False
     return all(free == slots for free, slots in lab.executor.capacity().values())
-
-
-def _machine() -> str:
-    return platform.node() or "unknown"

@@ -94,6 +94,12 @@ def weigh(results: Sequence[RunResult]) -> Evidence:
     )
 
 
+def measurement_of(val_bpb: float, standard_error: float | None, results: Sequence[RunResult]) -> Measurement:
+    """Return the recorded number of an experiment; it rests on as many runs as its verdict did."""
+    number = weigh(results).measurement if results else None
+    return Measurement(val_bpb=val_bpb, standard_error=standard_error or 0.0, runs=1 if number is None else number.runs)
+
+
 def needs_another_run(results: Sequence[RunResult], judgement: Judgement) -> bool:
     """True where a number that could be kept was only measured on a shared device, and one more run may tell."""
     evidence = weigh(results)

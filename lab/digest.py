@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .config import LabConfig
-from .confirmation import weigh
+from .confirmation import measurement_of
 from .policy import Judgement, Measurement, judge
 from .records import Experiment, Run
 from .states import Decision, Outcome, Verdict
@@ -116,12 +116,7 @@ def _overall(
 def _measurement(experiment: Experiment, runs: Mapping[str, Sequence[Run]]) -> Measurement:
     assert experiment.val_bpb is not None, "only what has a number is kept"
     results = [run.result for run in runs.get(experiment.id, ()) if run.result is not None]
-    number = weigh(results).measurement if results else None
-    return Measurement(
-        val_bpb=experiment.val_bpb,
-        standard_error=experiment.standard_error or 0.0,
-        runs=1 if number is None else number.runs,
-    )
+    return measurement_of(experiment.val_bpb, experiment.standard_error, results)
 
 
 def _running_best(kept: Sequence[Experiment]) -> list[Experiment]:

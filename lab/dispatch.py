@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from .calibration import calibration
 from .config import LabConfig
-from .confirmation import confirmation_note, needs_another_run, weigh
+from .confirmation import confirmation_note, measurement_of, needs_another_run, weigh
 from .devices import device_kind
 from .environment import trainer_path
 from .errors import DecisionError, NotReadyError
@@ -222,13 +222,7 @@ def _parent_measurement(lab: Lab, experiment: Experiment) -> Measurement | None:
     parent = lab.ledger.experiment(experiment.parent)
     if parent.val_bpb is None:
         return None
-    results = results_of(lab, parent.id)
-    number = weigh(results).measurement if results else None
-    return Measurement(
-        val_bpb=parent.val_bpb,
-        standard_error=parent.standard_error or 0.0,
-        runs=1 if number is None else number.runs,
-    )
+    return measurement_of(parent.val_bpb, parent.standard_error, results_of(lab, parent.id))
 
 
 def _run_that_counts(lab: Lab, experiment_id: str) -> tuple[Run, RunResult] | None:

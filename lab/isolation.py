@@ -14,18 +14,17 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..prepare import landlock
 from .errors import NotReadyError
-from .machine import command_path
+from .machine import command_path, machine_name
 from .referee.sandbox import LADDER as RUNGS
 from .referee.sandbox import IsolationLevel, guarantees_of, problem_of, trial_of
 
 if TYPE_CHECKING:
-    from .config import LabConfig
+    from .lab import Lab
     from .ledger import Ledger
 
 _FILES = "read and change every file of this user (the lab's record is one)"
@@ -63,12 +62,11 @@ _KEPT_FROM_FILES = "read or change a file that training does not need"
 _KEPT_FROM_NETWORK = "use the network"
 _KEPT_FROM_OTHERS = "reach another process"
 _KEPT_FROM_OUTLIVING = "outlive its run"
-_SCOPES_SIGNALS = 6  # the version of Landlock; see `prepare.landlock`
 
 
 def landlock_of(abi: int) -> Isolation:
     """Return what the level is with this version of the kernel's Landlock; before version 6 it cannot hold signals back."""
-    scopes = abi >= _SCOPES_SIGNALS
+    scopes = abi >= landlock.SCOPES_SIGNALS
     return Isolation(
         level=IsolationLevel.LANDLOCK,
         mechanism="Landlock, seccomp, rlimits",
@@ -142,14 +140,17 @@ def acceptance(ledger: Ledger, isolation: Isolation) -> Acceptance | None:
     return None
 
 
-def is_allowed(ledger: Ledger, isolation: Isolation, config: LabConfig) -> bool:
-    """True where runs may start under this level; ``config`` is the one that the human accepted."""
-    return not isolation.needs_acceptance or config.sandbox.allow_unsandboxed or acceptance(ledger, isolation) is not None
+def is_allowed(lab: Lab) -> bool:
+    """True where runs may start under the lab's level; what the human accepted is read only where that matters."""
+    if not lab.isolation.needs_acceptance:
+        return True
+    return lab.config().sandbox.allow_unsandboxed or acceptance(lab.ledger, lab.isolation) is not None
 
 
-def require_allowed(ledger: Ledger, isolation: Isolation, config: LabConfig, root: Path) -> None:
+def require_allowed(lab: Lab) -> None:
     """Raise `NotReadyError`, naming the command of the human's, where no run may start yet."""
-    if not is_allowed(ledger, isolation, config):
+    if not is_allowed(lab):
+        isolation, root = lab.isolation, lab.root
         raise NotReadyError(
             f"This machine ({platform.system()}) cannot keep a train.py from this user's files (level {isolation.level}): "
             f"{isolation.warning}. "
@@ -183,7 +184,7 @@ def accept(ledger: Ledger, isolation: Isolation) -> bool:
     with ledger.transaction():
         if not isolation.needs_acceptance or acceptance(ledger, isolation) is not None:
             return False
-        ledger.append("isolation_accepted", {"level": isolation.level, "machine": platform.node() or "unknown"})
+        ledger.append("isolation_accepted", {"level": isolation.level, "machine": machine_name()})
     return True
 
 

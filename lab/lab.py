@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..prepare.errors import PrepareError
 from ..prepare.files import exclusive_lock
 from . import machine
 from .candidate import MAX_SOURCE_BYTES
@@ -30,7 +29,7 @@ from .isolation import probe as probe_isolation
 from .ledger import Ledger
 from .local_executor import LocalExecutor
 from .paths import PROGRAM_FILE, TRAIN_FILE, StatePaths, WorkspacePaths
-from .pins import adopted_environment
+from .pins import adopted_environment, open_prepared_corpus
 from .records import AcceptedRules, Experiment, Session
 from .referee.harness import pin_harness
 from .stopping import SessionFacts, stop_reason
@@ -278,11 +277,11 @@ class Lab:
 
     def require_isolation(self) -> None:
         """Raise `NotReadyError` where candidates are not isolated and the human has not accepted that."""
-        require_allowed(self.ledger, self.isolation, self.config(), self.root)
+        require_allowed(self)
 
     def may_run(self) -> bool:
         """True while runs may start: nobody paused the lab, and the isolation is there or was accepted to be missing."""
-        return self.paused() is None and is_allowed(self.ledger, self.isolation, self.config())
+        return self.paused() is None and is_allowed(self)
 
     def stop_reason(self, session: Session) -> str | None:
         """Return which stop rule the session has met, or None while it may go on."""
@@ -315,15 +314,9 @@ class Lab:
 
     def conditions(self, config: LabConfig | None = None) -> dict[str, object]:
         """Return everything that a number depends on besides the candidate; two labs differ in the secret."""
-        from ..prepare.corpus import open_corpus
-
         config = self.config() if config is None else config
         profile = config.profile_facts
-        try:
-            corpus_id = open_corpus(config.corpus_name).corpus_id
-        except PrepareError as error:
-            # An agent's shell has no virtual environment on its path: name the program as it can be called.
-            raise NotReadyError(str(error).replace("`autoresearch ", f"`{machine.command_path()} ")) from error
+        corpus_id = open_prepared_corpus(config.corpus_name).corpus_id
         python = self.trainer(config)
         return {
             "corpus": corpus_id,

@@ -19,6 +19,11 @@ def command_path() -> str:
     return str(script) if script.exists() else "autoresearch"
 
 
+def machine_name() -> str:
+    """Return what the record calls this machine."""
+    return platform.node() or "unknown"
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

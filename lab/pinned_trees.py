@@ -15,7 +15,6 @@ import hashlib
 import importlib.util
 import json
 import shlex
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,17 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from ..prepare.corpus import Corpus
-from . import python_probe
 from .environment import trainer_path
 from .errors import NotReadyError
 from .machine import command_path
 from .referee.pins import BYTECODE_SUFFIX, Kind, PinnedFile, PinnedTree, content_sha256, joined, signature_of, walk
+from .referee.sandbox.interpreter import NOT_FOR_TRAINING, InterpreterError, layout_of
 
-_PROBE_SECONDS = 20.0
 _SETTLED_NS = 2_000_000_000  # a file that was written later than that before it was pinned could change unseen in the same tick
 _REFEREE_MODULES = ("psutil", "platformdirs", "pyseccomp", "pynvml")  # what the runner imports beside the environment
-# Of the standard library: other packages, and what no training imports.
-_SKIPPED = ("site-packages", "dist-packages", "test", "idlelib", "turtledemo", "ensurepip", "lib2to3", "pydoc_data")
+_DESCRIBED = {"executable", "standard", "extensions", "files", "entries", "packages"}
 _SYSTEM = ("/usr/lib", "/usr/include", "/lib")  # of the system's package manager, and upgraded by it
 
 
@@ -135,10 +132,9 @@ def environment_trees(maker: TreeMaker, configured: str | None) -> list[PinnedTr
 
 def _interpreter_trees(maker: TreeMaker, kind: Kind, configured: str | None) -> Iterator[PinnedTree]:
     """Pin an interpreter: the program, its standard library, the packages of torch's closure, and what starts with it."""
-    described = _describe(configured)
-    if described is None:
+    layout = _describe(configured)
+    if layout is None:
         return
-    layout, packages = described
     path = trainer_path(configured)
     adopt = f"or run `{command_path()} init`, which pins what is there now"
     own = f"put it back (install this Python again), {adopt}"
@@ -149,7 +145,7 @@ def _interpreter_trees(maker: TreeMaker, kind: Kind, configured: str | None) -> 
         if root.exists():
             yield maker.tree(kind, root, own)
     standard = Path(layout["standard"])
-    yield maker.tree(kind, standard, own, skipped=_SKIPPED)
+    yield maker.tree(kind, standard, own, skipped=tuple(sorted(NOT_FOR_TRAINING)))
     if layout["extensions"] and not Path(layout["extensions"]).is_relative_to(standard):
         yield maker.tree(kind, Path(layout["extensions"]), own)
     recorded, owners = _records(layout["entries"])
@@ -158,26 +154,19 @@ def _interpreter_trees(maker: TreeMaker, kind: Kind, configured: str | None) -> 
         if name in owners:
             put_back += f" ({shlex.quote(path)} -m pip install --force-reinstall --no-deps {owners[name]})"
         yield maker.tree(kind, Path(root), f"{put_back}, {adopt}", recorded=recorded)
-    folders = {Path(packages).resolve(), *(Path(root).parent for root in layout["entries"].values())}
+    folders = {Path(layout["packages"]).resolve(), *(Path(root).parent for root in layout["entries"].values())}
     for folder in sorted(folders):
         yield maker.tree(Kind.HOOKS, folder, f"take it out or put it back, {adopt}")
 
 
-def _describe(configured: str | None) -> tuple[dict[str, Any], str] | None:
-    """Return the `python_probe.layout` of an interpreter and its package folder; None where it does not say."""
-    if configured is None:
-        return python_probe.layout(), python_probe.look()["packages"]
-    answers = []
-    for arguments in (["layout"], []):
-        command = [trainer_path(configured), "-I", "-B", python_probe.__file__, *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True, cwd="/")
-            answers.append(json.loads(done.stdout))
-        except (OSError, subprocess.SubprocessError, ValueError):
-            return None
-    layout, look = answers
-    whole = isinstance(layout, dict) and {"executable", "standard", "extensions", "files", "entries"} <= layout.keys()
-    return (layout, look["packages"]) if whole else None
+def _describe(configured: str | None) -> dict[str, Any] | None:
+    """Return the `python_probe.layout` of an interpreter; None where it does not say."""
+    try:
+        layout = layout_of(None if configured is None else trainer_path(configured))
+    except InterpreterError:
+        return None
+    whole = isinstance(layout, dict) and layout.keys() >= _DESCRIBED
+    return layout if whole else None
 
 
 def _records(entries: Mapping[str, str]) -> tuple[dict[str, tuple[int, str]], dict[str, str]]:

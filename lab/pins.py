@@ -151,14 +151,18 @@ def _about(harness: str, config: LabConfig) -> dict[str, str]:
     return {
         "harness": harness,
         "corpus": config.corpus_name,
-        "corpus_id": _open_corpus(config.corpus_name).corpus_id,
+        "corpus_id": open_prepared_corpus(config.corpus_name).corpus_id,
         "python": python.path,
         "version": python.python,
         "torch": python.torch,
     }
 
 
-def _open_corpus(name: str) -> Corpus:
+def open_prepared_corpus(name: str) -> Corpus:
+    """Open a corpus; raises `NotReadyError` with the command that prepares it.
+
+    An agent's shell has no virtual environment on its path, so the program is named as it can be called.
+    """
     try:
         return open_corpus(name)
     except PrepareError as error:
@@ -208,7 +212,7 @@ def _made(lab: Lab) -> Iterator[_Made]:
 
 def _with_new_stores(lab: Lab, known: _Made) -> _Made:
     """Return pins that also have the token stores which were made since; all else stays pinned as it was."""
-    pins, corpus = load_pins(pins_path(lab, known.sha256)), _open_corpus(known.about["corpus"])
+    pins, corpus = load_pins(pins_path(lab, known.sha256)), open_prepared_corpus(known.about["corpus"])
     if pins is None:
         return known  # missing or edited: the run will say so
     trees = [add_new_stores(tree, corpus) if tree.kind is Kind.CORPUS else tree for tree in pins.trees]
@@ -226,7 +230,11 @@ def _make(lab: Lab, package: Path, config: LabConfig, *, before: _Made | None = 
         known = {} if pins is None else _files(pins.trees)
     maker = TreeMaker(known=known, trust_records=before is None)
     harness = maker.tree(Kind.HARNESS, package, f"remove {package.parent}, run `autoresearch init` and begin a new session")
-    trees = [harness, corpus_tree(maker, _open_corpus(config.corpus_name)), *environment_trees(maker, config.trainer.python)]
+    trees = [
+        harness,
+        corpus_tree(maker, open_prepared_corpus(config.corpus_name)),
+        *environment_trees(maker, config.trainer.python),
+    ]
     if before is None:
         _known.update({path: pin for path, pin in _files(trees).items() if pin.signature is not None})
     return trees

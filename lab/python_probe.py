@@ -42,7 +42,7 @@ def layout() -> dict:
 
     ``executable`` is the program itself, ``standard`` its standard library, ``extensions`` that library's compiled modules,
     ``files`` what else belongs to it (libpython, C headers). ``entries`` are the files and folders that make up `PACKAGES`,
-    `_COMPILING` and all they require, by the name under which they lie in a package folder.
+    `_COMPILING` and all they require, by the name under which they lie in a package folder; ``packages`` is that folder.
     """
     executable = os.path.realpath(sys.executable)
     prefix = os.path.realpath(sys.base_prefix)
@@ -56,6 +56,7 @@ def layout() -> dict:
         "extensions": os.path.realpath(sysconfig.get_config_var("DESTSHARED") or ""),
         "files": sorted({os.path.realpath(path) for path in files if os.path.exists(path)}),
         "entries": _entries(),
+        "packages": sysconfig.get_path("purelib"),
     }
 
 

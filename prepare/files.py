@@ -22,6 +22,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def mapped_files(pid: int | str = "self") -> tuple[str, ...]:
+    """Return the files that a process has mapped into its memory, such as its libraries (Linux).
+
+    Raises `OSError` where that is hidden.
+    """
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return tuple(sorted({line.split(maxsplit=5)[5] for line in lines if "/" in line}))
+
+
 def flush_to_disk(file: BinaryIO) -> None:
     """Return only when the bytes written to ``file`` would survive a power cut."""
     file.flush()

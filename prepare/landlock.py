@@ -14,6 +14,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+SCOPES_SIGNALS = 6  # the first version that keeps signals to its own kind
+
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _RULE_PATH_BENEATH = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -53,7 +55,7 @@ def restrict(access: Access) -> int:
     version = abi()
     files = _file_rights(version)
     network = _NETWORK_RIGHTS if version >= 4 else 0
-    attributes = struct.pack("=QQQ", files, network, _SCOPES)[: 24 if version >= 6 else 16 if version >= 4 else 8]
+    attributes = struct.pack("=QQQ", files, network, _SCOPES)[: 24 if version >= SCOPES_SIGNALS else 16 if version >= 4 else 8]
     ruleset = _system_call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     try:
         for paths, rights in (

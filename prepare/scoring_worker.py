@@ -31,6 +31,7 @@ import torch
 
 from prepare import landlock
 from prepare.channel import Channel, ChannelClosedError, Frame
+from prepare.files import mapped_files
 from prepare.handoff import load_model
 from prepare.stage import filter_system_calls
 
@@ -119,7 +120,7 @@ def part(sockets: dict[int, Path], device: str, given_up: dict[str, Any]) -> Non
     """Become one process for each socket, in its own process group and folder, with its own output; serve in each."""
     children = []
     first = str(next(iter(sockets.values())))
-    libraries = _mapped_files() if given_up["access"] is not None else ()  # a child may not ask for its own
+    libraries = mapped_files() if given_up["access"] is not None else ()  # a child may not ask for its own
     for fd, folder in sockets.items():
         if len(sockets) > 1 and (pid := os.fork()) != 0:
             children.append(pid)
@@ -150,11 +151,6 @@ def _move_home(old: str, new: str) -> None:
         if value == old or value.startswith(f"{old}/"):
             os.environ[name] = new + value.removeprefix(old)
     tempfile.tempdir = None
-
-
-def _mapped_files() -> tuple[str, ...]:
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return tuple(sorted({line.split(maxsplit=5)[5] for line in lines if "/" in line}))
 
 
 def _confine_further(given_up: dict[str, Any], folder: Path, libraries: tuple[str, ...]) -> None:

@@ -24,15 +24,6 @@ def warm(paths: Iterable[str]) -> None:
                 os.close(fd)
 
 
-def mapped_files(pid: int) -> tuple[str, ...]:
-    """Return the files that a process has mapped into its memory, such as its libraries; empty where that is hidden."""
-    try:
-        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    except OSError:
-        return ()
-    return tuple(sorted({line.split(maxsplit=5)[5] for line in lines if line.count("/")}))
-
-
 def _files(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         if not Path(path).is_dir():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import resource
 import selectors
 import struct
 import subprocess
@@ -296,10 +295,6 @@ class Training:
             self._gpu.sample()
         cpu_seconds, memory_bytes, processes = training.tree.sample()
         training.cpu_seconds = max(training.cpu_seconds, cpu_seconds)
-        if training.end is not None:
-            # The candidate has been waited for, the workers have not: what this process has reaped is exactly the tree.
-            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-            training.cpu_seconds = max(training.cpu_seconds, usage.ru_utime + usage.ru_stime)
         return memory_bytes, processes
 
     def _elapsed(self, training: _CandidateProcess) -> float:

@@ -25,10 +25,11 @@ from typing import Any
 
 from ...prepare import landlock
 from ...prepare.channel import Channel, ChannelClosedError, ProtocolError
+from ...prepare.files import mapped_files
 from ..executor import RunSpec
 from ..paths import RunPaths
 from . import sandbox
-from .page_cache import mapped_files, warm
+from .page_cache import warm
 from .processes import END_SECONDS
 from .sandbox import filters
 from .sandbox.view import process_facts
@@ -117,7 +118,10 @@ class ScoringWorkers:
         if "bulk" in self._meters:
             self._meters["bulk"].kill()
         if "audit" in self._meters:
-            warm((*self._readable, *mapped_files(self._meters["audit"].pid)))
+            libraries: tuple[str, ...] = ()
+            with suppress(OSError):  # hidden, or gone
+                libraries = mapped_files(self._meters["audit"].pid)
+            warm((*self._readable, *libraries))
 
     def copy_model(self, model_fd: int) -> int:
         """Return a read-only descriptor of a private copy of the model: another inode, with an offset of its own."""

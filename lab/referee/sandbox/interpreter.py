@@ -20,7 +20,9 @@ from .view import View
 
 _PROBE_SECONDS = 20.0
 # Beside foreign packages: text that no training needs, and the wheels of other packages.
-_LEFT_OUT = frozenset(("site-packages", "dist-packages", "test", "idlelib", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"))
+NOT_FOR_TRAINING = frozenset(
+    ("site-packages", "dist-packages", "test", "idlelib", "turtledemo", "ensurepip", "lib2to3", "pydoc_data")
+)
 _NOT_FOR_SCORING = frozenset(("include", "share", "test", "testing", "bin"))
 
 
@@ -43,7 +45,7 @@ class Interpreter:
 def make_interpreter(python: str | None, folder: Path) -> Interpreter:
     """Make the environment below ``folder``; ``python`` is the configured interpreter, None the one that runs this.
 
-    Beside the packages lies ``prepare``, a link to a sibling of ``folder`` of the run's code.
+    `package_folder` is where more packages may be put beside them.
     """
     layout = _layout(python)
     major, minor, micro = layout["version"]
@@ -58,8 +60,8 @@ def make_interpreter(python: str | None, folder: Path) -> Interpreter:
     for name, path in layout["entries"].items():
         (packages / name).symlink_to(path)
     standard = Path(layout["standard"])
-    modules = [str(module) for module in standard.iterdir() if module.name not in _LEFT_OUT]
-    hidden = tuple(str(standard / name) for name in sorted(_LEFT_OUT) if (standard / name).is_dir())
+    modules = [str(module) for module in standard.iterdir() if module.name not in NOT_FOR_TRAINING]
+    hidden = tuple(str(standard / name) for name in sorted(NOT_FOR_TRAINING) if (standard / name).is_dir())
     extensions = [layout["extensions"]] if layout["extensions"] else []
     own = (str(folder), str(executable), *modules, *extensions)
     entries: list[str] = list(layout["entries"].values())
@@ -85,8 +87,8 @@ def package_folder(interpreter: Interpreter) -> Path:
     return next((interpreter.program.parent.parent / "lib").glob("python*")) / "site-packages"
 
 
-@cache
-def _layout(python: str | None) -> dict[str, Any]:
+def layout_of(python: str | None) -> dict[str, Any]:
+    """Return `python_probe.layout` of an interpreter; None: the one that runs this. Raises `InterpreterError`."""
     if python is None:
         return python_probe.layout()
     command = [python, "-I", "-B", python_probe.__file__, "layout"]
@@ -95,3 +97,6 @@ def _layout(python: str | None) -> dict[str, Any]:
         return json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise InterpreterError(f"{python} does not say what it consists of: {error}") from None
+
+
+_layout = cache(layout_of)  # a run, and a trial, ask once

@@ -17,7 +17,7 @@ from .confinement import Confinement, file_guarantees
 from .rung import IsolationLevel, Restrictions
 from .view import own_facts, process_facts
 
-_SCOPES_SIGNALS, _KNOWS_TRUNCATION = 6, 3
+_KNOWS_TRUNCATION = 3
 
 
 class Landlocked:
@@ -48,7 +48,7 @@ class Landlocked:
                 alone=True,
                 counted=confinement.device == "cpu",
                 truncation=abi < _KNOWS_TRUNCATION,
-                protected=() if abi >= _SCOPES_SIGNALS else (os.getpid(),),
+                protected=() if abi >= landlock.SCOPES_SIGNALS else (os.getpid(),),
             ),
             drop_capabilities=True,
         )
@@ -58,7 +58,7 @@ class Landlocked:
 
     def guarantees(self, status: Mapping[str, Any]) -> dict[str, str]:
         abi = status.get("landlock", 0)
-        signals = "Landlock scope" if abi >= _SCOPES_SIGNALS else "seccomp, for the runner only"
+        signals = "Landlock scope" if abi >= landlock.SCOPES_SIGNALS else "seccomp, for the runner only"
         return {
             "files": f"Landlock ABI {abi}: only what training needs, read-only; seccomp for metadata",
             "secrets": f"Landlock ABI {abi}, /proc narrowed to the process itself",
