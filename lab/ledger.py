@@ -20,8 +20,8 @@ from typing import Any
 
 from .errors import LedgerError, UnknownExperimentError
 from .executor import RunResult
-from .ledger_schema import APPLY, MIGRATIONS, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
-from .records import Experiment, Run, Session
+from .ledger_schema import APPLY, MIGRATIONS, REBUILD, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
+from .records import Experiment, Researcher, Run, Session
 from .referee.specfile import result_from_json
 from .states import Decision, RunState, Verdict
 
@@ -115,11 +115,17 @@ class Ledger:
 
     def sessions(self) -> list[Session]:
         """Return the sessions, the newest first."""
-        return [Session(**dict(row)) for row in self._all("SELECT * FROM sessions ORDER BY created_at DESC, rowid DESC")]
+        return [Session(**dict(row)) for row in self._all("SELECT * FROM sessions ORDER BY rowid DESC")]
 
     def newest_session(self) -> Session | None:
         """Return the session that was begun last; None before the first."""
-        return next(iter(self.sessions()), None)
+        row = self._one("SELECT * FROM sessions ORDER BY rowid DESC LIMIT 1")
+        return None if row is None else Session(**dict(row))
+
+    def researchers(self, session: str) -> list[Researcher]:
+        """Return who works in a session, in the order in which they joined."""
+        rows = self._all("SELECT * FROM researchers WHERE session = ? ORDER BY rowid", session)
+        return [Researcher(**dict(row)) for row in rows]
 
     def latest(self, *kinds: str) -> Event | None:
         """Return the last event of these kinds."""
@@ -213,15 +219,37 @@ class Ledger:
     # -- private ----------------------------------------------------------------------------------------------------------
 
     def _create_or_check_schema(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version < SCHEMA_VERSION:  # every step may be repeated, by this process or by one that opens it at the same time
-            steps = SCHEMA if version == 0 else "".join(MIGRATIONS[step] for step in range(version, SCHEMA_VERSION))
-            self._db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version > SCHEMA_VERSION:
+        if self._version() > SCHEMA_VERSION:
             raise LedgerError(
-                f"{self._path} has format {version}, this version of autoresearch reads {SCHEMA_VERSION}: "
+                f"{self._path} has format {self._version()}, this version of autoresearch reads {SCHEMA_VERSION}: "
                 "update autoresearch-mcp"
             )
+        if self._version() == SCHEMA_VERSION:
+            return
+        with self.transaction():  # another process may open it at the same time, and then it has been brought up to date
+            steps = [SCHEMA] if (version := self._version()) == 0 else [MIGRATIONS[n] for n in range(version, SCHEMA_VERSION)]
+            for step in steps:
+                if step == REBUILD:
+                    self._rebuild_tables()
+                else:
+                    self._execute_each(step)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _version(self) -> int:
+        return self._db.execute("PRAGMA user_version").fetchone()[0]
+
+    def _rebuild_tables(self) -> None:
+        """Make the tables again from the events, as they are defined now."""
+        for table in TABLES:
+            self._db.execute(f"DROP TABLE IF EXISTS {table}")
+        self._execute_each(SCHEMA)
+        for row in self._db.execute("SELECT * FROM events ORDER BY number").fetchall():
+            APPLY[row["kind"]](self._db, json.loads(row["body"]), row["at"])
+
+    def _execute_each(self, statements: str) -> None:
+        """Execute statements inside the open transaction, which `executescript` would commit."""
+        for statement in statements.split(";"):
+            self._db.execute(statement)
 
     def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
         with self._lock:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .states import Decision, RunState
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -30,20 +30,29 @@ CREATE TABLE IF NOT EXISTS experiments (
     program_sha256 TEXT NOT NULL, lines INTEGER NOT NULL, lines_delta INTEGER NOT NULL, created_at REAL NOT NULL,
     verdict TEXT, reason TEXT NOT NULL DEFAULT '', val_bpb REAL, standard_error REAL, delta REAL, z REAL,
     confidence REAL, keepable INTEGER NOT NULL DEFAULT 0, decision TEXT NOT NULL, note TEXT NOT NULL DEFAULT '',
-    decided_at REAL);
+    decided_at REAL, rebase_of TEXT);
 CREATE INDEX IF NOT EXISTS experiments_by_session ON experiments (session, candidate_sha256);
+CREATE INDEX IF NOT EXISTS experiments_by_decision ON experiments (session, decision);
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, experiment TEXT NOT NULL, attempt INTEGER NOT NULL, seed INTEGER NOT NULL,
-    device TEXT NOT NULL, state TEXT NOT NULL, result TEXT, created_at REAL NOT NULL, finished_at REAL);
+    device TEXT NOT NULL, state TEXT NOT NULL, result TEXT, created_at REAL NOT NULL, finished_at REAL, started_at REAL);
 CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state);
 CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment);
+CREATE TABLE IF NOT EXISTS researchers (
+    session TEXT NOT NULL, name TEXT NOT NULL, workspace TEXT NOT NULL, base TEXT, base_version INTEGER NOT NULL,
+    joined_at REAL NOT NULL, PRIMARY KEY (session, name));
 CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, number);
 """
 
-# What brings a ledger of this version to the next one.
-MIGRATIONS: Mapping[int, str] = {1: "CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, number);"}
+TABLES: Mapping[str, str] = {"sessions": "tag", "experiments": "id", "runs": "id", "researchers": "session, name"}  # -> its key
 
-TABLES: Mapping[str, str] = {"sessions": "tag", "experiments": "id", "runs": "id"}  # table -> its key
+REBUILD = "the tables are made again from the events"
+
+# What brings a ledger of this version to the next one: statements, or the tables are made again from the events they follow from.
+MIGRATIONS: Mapping[int, str] = {
+    1: "CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, number);",
+    2: REBUILD,  # several researchers in a session, experiments merged onto a new champion, when a run started
+}
 
 
 class StaleChampionError(Exception):
@@ -52,6 +61,17 @@ class StaleChampionError(Exception):
 
 def _session_started(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
     _insert(db, "sessions", {**event, "created_at": at, "champion": None, "version": 0})
+    owner = {"session": event["tag"], "researcher": event["researcher"], "workspace": "", "base": None, "base_version": 0}
+    _researcher_joined(db, owner, at)
+
+
+def _researcher_joined(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    """One who works in a session, and where: the lab's own folder (empty) has one researcher, who may leave it to another."""
+    if not event["workspace"]:
+        db.execute("DELETE FROM researchers WHERE session = ? AND workspace = ''", (event["session"],))
+    values = {name: event[name] for name in ("session", "workspace", "base", "base_version")}
+    db.execute("DELETE FROM researchers WHERE session = ? AND name = ?", (event["session"], event["researcher"]))
+    _insert(db, "researchers", {**values, "name": event["researcher"], "joined_at": at})
 
 
 def _rules_accepted(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
@@ -82,6 +102,7 @@ def _run_queued(db: sqlite3.Connection, event: dict[str, Any], at: float) -> Non
 
 def _run_started(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
     _move_run(db, event["id"], RunState.RUNNING)
+    db.execute("UPDATE runs SET started_at = ? WHERE id = ?", (at, event["id"]))
     if "device" in event:  # the first versions bound a run to its device when it was queued
         db.execute("UPDATE runs SET device = ? WHERE id = ?", (event["device"], event["id"]))
 
@@ -111,10 +132,37 @@ def _experiment_kept(db: sqlite3.Connection, event: dict[str, Any], at: float) -
     )
     if moved.rowcount != 1:
         raise StaleChampionError(event["id"])
+    _build_on_kept(db, event)
+
+
+def _build_on_kept(db: sqlite3.Connection, event: dict[str, Any]) -> None:
+    """Say whose train.py builds on the new champion: its researcher's, unless that has proposed something else since.
+
+    The unchanged baseline is in every workspace of the session.
+    """
+    db.execute(
+        """UPDATE researchers SET base = :id, base_version = :version + 1 WHERE session = :session AND (
+            (base IS NULL AND (SELECT candidate_sha256 FROM experiments WHERE id = :id)
+                = (SELECT base_sha256 FROM sessions WHERE tag = :session))
+            OR (name = (SELECT researcher FROM experiments WHERE id = :id)
+                AND :id = (SELECT id FROM experiments WHERE session = :session AND researcher = name
+                    ORDER BY rowid DESC LIMIT 1)))""",
+        event,
+    )
 
 
 def _experiment_reverted(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
     _decide(db, event["id"], Decision.REVERTED, event["lesson"], at)
+
+
+def _train_file_restored(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    """A workspace has the champion's train.py again; the first versions knew the lab's own workspace only."""
+    whose, values = ("name = ?", (event["researcher"],)) if "researcher" in event else ("workspace = ''", ())
+    db.execute(
+        f"""UPDATE researchers SET (base, base_version) = (SELECT champion, version FROM sessions WHERE tag = session)
+            WHERE session = ? AND {whose}""",
+        (event["session"], *values),
+    )
 
 
 def _only_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
@@ -134,6 +182,7 @@ APPLY: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any], float], None]]
     "rules_accepted": _rules_accepted,
     "session_started": _session_started,
     "session_rebased": _session_rebased,
+    "researcher_joined": _researcher_joined,
     "experiment_recorded": _experiment_recorded,
     "experiment_recommitted": _experiment_recommitted,
     "run_queued": _run_queued,
@@ -143,7 +192,7 @@ APPLY: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any], float], None]]
     "experiment_judged": _experiment_judged,
     "experiment_kept": _experiment_kept,
     "experiment_reverted": _experiment_reverted,
-    "train_file_restored": _only_recorded,
+    "train_file_restored": _train_file_restored,
 }
 
 

@@ -40,6 +40,18 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Researcher:
+    """One who works in a session: where, and which champion its train.py builds on."""
+
+    session: str
+    name: str
+    workspace: str  # folder below the lab's root, POSIX; empty: the root itself
+    base: str | None  # the champion that its train.py was made from; None: the file that the session started from
+    base_version: int
+    joined_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """One idea and what became of it."""
 
@@ -67,6 +79,7 @@ class Experiment:
     decision: Decision
     note: str  # why it was kept, or the lesson of a revert
     decided_at: float | None
+    rebase_of: str | None  # the experiment whose change the server merged onto a newer champion; None: a researcher's own bytes
 
     @property
     def is_baseline(self) -> bool:
@@ -86,6 +99,7 @@ class Run:
     result: RunResult | None
     created_at: float
     finished_at: float | None
+    started_at: float | None  # the newest attempt
 
     @property
     def attempt_id(self) -> str:

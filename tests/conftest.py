@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from autoresearch_mcp.lab.calibration import record
@@ -14,6 +15,8 @@ from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.scaffold import create_lab
 from autoresearch_mcp.prepare.building import prepare_corpus
 from autoresearch_mcp.prepare.sources import FetchReport, Project
+
+from .quick.adopt import adopt_quick_runner
 
 TRAIN_PY = '''\
 """A small honest candidate: embeddings of the last token, trained for a moment."""
@@ -105,6 +108,18 @@ def tiny_corpus(_folders: Path) -> str:
     return prepare_corpus("tiny", source=WordsSource()).name
 
 
+# What labs of the quick runner start from; edit the number to decide what is measured (tests/quick/runner.py).
+QUICK_TRAIN_PY = """\
+# quick: val_bpb=2.0
+from prepare import evaluate_bpb, make_dataloader
+
+WIDTH = 16
+DEPTH = 2
+
+make_dataloader(None, 1, 1, "train")
+evaluate_bpb(None, None, 1)
+"""
+
 MakeLab = Callable[..., Lab]
 
 
@@ -145,6 +160,19 @@ def lab(make_lab: MakeLab) -> Lab:
     lab = make_lab()
     lab.start_session(None, "tester")
     return lab
+
+
+@pytest.fixture
+def make_quick_lab(make_lab: MakeLab) -> MakeLab:
+    """Like `make_lab`, with a session, and nothing is trained: a run takes a moment and measures what train.py says it does."""
+
+    def make(**arguments: Any) -> Lab:
+        lab = make_lab(**{"train": QUICK_TRAIN_PY, "seconds": 5.0, **arguments})
+        adopt_quick_runner(lab)
+        lab.start_session(None, "tester")
+        return lab
+
+    return make
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ def experiment_of() -> Callable[..., Experiment]:
             "decision": Decision.REVERTED,
             "note": "",
             "decided_at": None,
+            "rebase_of": None,
         }
         return Experiment(**{**values, **fields})  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from autoresearch_mcp.lab.errors import LedgerError, UnknownExperimentError
 from autoresearch_mcp.lab.ledger import GENESIS, Ledger, StaleChampionError
+from autoresearch_mcp.lab.ledger_schema import MIGRATIONS, SCHEMA_VERSION
 from autoresearch_mcp.lab.states import Decision, RunState
 
 SESSION = {
@@ -150,20 +151,44 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path / "ledger.db")
 
 
-def test_a_ledger_of_the_first_version_is_brought_up_to_date(ledger: Ledger, tmp_path: Path) -> None:
-    head = ledger.head()
+# The tables as the first two versions made them, shortened to what a statement below needs.
+OLD_TABLES = """
+DROP INDEX events_by_kind; DROP TABLE researchers; DROP TABLE experiments; DROP TABLE runs;
+CREATE TABLE experiments (id TEXT PRIMARY KEY, session TEXT NOT NULL);
+CREATE TABLE runs (id TEXT PRIMARY KEY, experiment TEXT NOT NULL);
+INSERT INTO experiments VALUES ('e0001', 't'); INSERT INTO runs VALUES ('e0001.1', 'e0001');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date_by_two_processes_at_once(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.append("experiment_recorded", experiment(1))
+    ledger.append("run_queued", {"id": "e0001.1", "experiment": "e0001", "seed": 1, "device": "cpu"})
+    ledger.append("run_started", {"id": "e0001.1", "attempt": 1})
+    head, run = ledger.head(), ledger.run("e0001.1")
     ledger.close()
     with sqlite3.connect(tmp_path / "ledger.db") as older:
-        older.execute("DROP INDEX events_by_kind")
-        older.execute("PRAGMA user_version = 1")
+        older.executescript(OLD_TABLES)
     older.close()
-    again = Ledger(tmp_path / "ledger.db")
-    assert (again.head(), again.verify()) == (head, [])
-    again.close()
+    opened: list[Ledger] = []
+    threads = [threading.Thread(target=lambda: opened.append(Ledger(tmp_path / "ledger.db"))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for again in opened:
+        assert (again.head(), again.run("e0001.1"), again.verify()) == (head, run, [])
+        assert [researcher.name for researcher in again.researchers("t")] == ["r"]
+        again.close()
+    assert len(opened) == 2
     with sqlite3.connect(tmp_path / "ledger.db") as now:
-        assert now.execute("PRAGMA user_version").fetchone() == (2,)
+        assert now.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert now.execute("SELECT 1 FROM sqlite_master WHERE name = 'events_by_kind'").fetchone() == (1,)
     now.close()
+
+
+def test_every_version_of_the_ledger_has_a_way_to_the_next() -> None:
+    assert sorted(MIGRATIONS) == list(range(1, SCHEMA_VERSION))
 
 
 def test_the_latest_event_of_some_kinds_is_found(ledger: Ledger) -> None:
