@@ -48,7 +48,7 @@ TABLES: Mapping[str, str] = {"sessions": "tag", "experiments": "id", "runs": "id
 
 REBUILD = "the tables are made again from the events"
 
-# What brings a ledger of this version to the next one: statements, or the tables are made again from the events they follow from.
+# What brings a ledger of this version to the next one.
 MIGRATIONS: Mapping[int, str] = {
     1: "CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, number);",
     2: REBUILD,  # several researchers in a session, experiments merged onto a new champion, when a run started
