@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -27,6 +27,7 @@ from .locks import locked_if_free
 from .machine import cores, total_memory_mb
 from .pins import pins_of
 from .policy import Judgement, Measurement, judge, keepable_below
+from .queueing import Waiting, in_turn
 from .records import Experiment, Run
 from .referee.clock import BudgetClock, startup_allowance
 from .referee.harness import pinned_package
@@ -165,7 +166,7 @@ def _dispatch_locked(lab: Lab) -> None:
     if not lab.may_run():
         return
     busy = {run.device for run in lab.ledger.runs_in_state(RunState.RUNNING)}
-    for run in lab.ledger.runs_in_state(RunState.QUEUED):
+    for run in _in_turn(lab, lab.ledger.runs_in_state(RunState.QUEUED)):
         device = _device_for(lab, run, busy)
         if device is not None:
             try:
@@ -177,6 +178,24 @@ def _dispatch_locked(lab: Lab) -> None:
             device = lab.executor.submit(spec)
             busy.add(device)
             lab.ledger.append("run_started", {"id": run.id, "attempt": run.attempt, "device": device})
+
+
+def _in_turn(lab: Lab, queued: Sequence[Run]) -> list[Run]:
+    """Return queued runs in the order in which they should start."""
+    if len(queued) < 2:
+        return list(queued)
+    experiments = {run.id: lab.ledger.experiment(run.experiment) for run in queued}
+    waiting = [
+        Waiting(
+            run_id=run.id,
+            researcher=experiments[run.id].researcher,
+            position=position,
+            goes_on=experiments[run.id].rebase_of is not None or bool(results_of(lab, run.experiment)),
+        )
+        for position, run in enumerate(queued)
+    ]
+    runs = {run.id: run for run in queued}
+    return [runs[each.run_id] for each in in_turn(waiting, lab.ledger.served())]
 
 
 def _device_for(lab: Lab, run: Run, busy: set[str]) -> str | None:
@@ -300,7 +319,7 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
         audits=profile.audits,
         audits_before_keep=profile.audits_before_keep,
         keepable_below_bpb=_keepable_below(lab, experiment, config),
-        reference_window_nats=() if champion is None else champion[1].window_nats,
+        reference_window_nats=() if champion is None else lab.ledger.window_nats(champion[0].id),
         reference_claims=None if champion is None else str(lab.state.run(champion[0].attempt_id).claims),
         python=None if config.trainer.python is None else trainer_path(config.trainer.python),
         isolation=lab.isolation.level,

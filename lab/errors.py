@@ -8,6 +8,7 @@ LabError                  a message that says what happened, the value, and the 
 ├── UnknownNameError      no such session or program here; the text lists those there are
 ├── DecisionError         keep or revert is not allowed now, and why
 ├── StoppedError          the session has met a stop rule, or the human paused the lab: report, and end
+├── DiskError             a disk is full or takes no writes: nothing is half-done, and the same call works once it does
 ├── GitError              git refused, or the repository is in a state we do not touch
 └── LedgerError           the record is damaged or was written by a newer version
 """
@@ -44,6 +45,10 @@ class DecisionError(LabError):
 
 
 class StoppedError(LabError):
+    pass
+
+
+class DiskError(LabError):
     pass
 
 

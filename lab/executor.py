@@ -118,44 +118,78 @@ class Event:
 
 
 class Executor(Protocol):
+    """What every executor guarantees; `tests/lab/executor_contract.py` checks it over each of them.
+
+    - A ``run_id`` is run at most once, whoever submits it, from however many processes, and whenever: submitting is idempotent.
+    - A run ends exactly once: with a result, or *lost* where its runner died without one. An executor never starts it again;
+      the caller submits a new attempt under a new ``run_id``.
+    - A run belongs to no process. It goes on when the one that submitted it ends or is killed, and every executor object for
+      the same lab, in any process, before or after, gives the same result.
+    - The budget is enforced where the run is, by its runner, whether or not anybody asks for it.
+    - A slot has one run at a time; what is submitted to a busy one waits its turn, *queued*.
+    - What `submit`, `cancel`, `result`, `progress`, `log` and `capacity` cost does not grow with the runs that have ended.
+      `attach`, and the first `events` of an object, look at every run.
+
+    Threads may share an executor. Does not: choose a device, decide what a result is worth, or try a lost run again (`dispatch`
+    does). What a method does with a ``run_id`` that was never submitted, or whose files somebody deleted, stands beside it.
+    """
+
     def capacity(self) -> Mapping[str, tuple[int, int]]:
-        """Return device -> (free slots, slots); a slot that another lab uses is not free."""
+        """Return device -> (free slots, slots); a slot that any lab of this user uses is not free."""
         ...
 
     def submit(self, spec: RunSpec) -> str:
-        """Start a run, or queue it for its device. Returns the device: that of the first call where the ``run_id`` is known."""
+        """Start a run, or queue it for its device. Returns the device: that of the first call where the ``run_id`` is known.
+
+        When it returns, the run outlives this process. A process that dies inside leaves a run that goes on, or is lost.
+        """
         ...
 
     def cancel(self, run_id: str) -> None:
-        """Ask a queued or running run to end as cancelled; idempotent."""
+        """Ask a queued or running run to end as cancelled; idempotent, and without effect on one that has ended.
+
+        Raises KeyError for an unknown run.
+        """
         ...
 
     def events(self, since: int = 0, wait_seconds: float = 0.0) -> Sequence[Event]:
-        """Return the events from ``since`` on, waiting at most ``wait_seconds`` for one; replayable from 0."""
+        """Return the events from ``since`` on, waiting at most ``wait_seconds`` for one; replayable from 0.
+
+        Of one run they come in the order queued, started, training, scoring, terminal (not every run has those in the middle),
+        and their times never go back. The terminal one comes once, is the last, and says the outcome; `result` has it by then.
+        Executor objects agree on the events of a run; how those of several runs interleave, each sees for itself.
+        """
         ...
 
     def result(self, run_id: str) -> RunResult | None:
-        """Return the result of a finished run."""
+        """Return the result of a finished run, None while it is not finished; of one that was cancelled, that it was.
+
+        Raises `RunLostError` where there is none and never will be: the runner is dead (what it left running is ended then), or
+        the run is unknown or was deleted.
+        """
         ...
 
     def progress(self, run_id: str) -> Progress | None:
-        """Return where an unfinished run stands."""
+        """Return where an unfinished run stands; None for an unknown or deleted one."""
         ...
 
     def log(self, run_id: str, offset: int = 0, limit: int = 65_536) -> bytes:
-        """Return bytes of the candidate's output."""
+        """Return bytes of the candidate's output, as much as there is yet; empty for an unknown run, and beyond the end."""
         ...
 
     def fetch(self, run_id: str, artifact: str, destination: Path) -> None:
-        """Copy a file of the run folder, such as "curve.jsonl"."""
+        """Copy a file that the run left, by its name, such as "curve.jsonl".
+
+        Raises KeyError for an unknown run, ValueError for what is no plain name, FileNotFoundError for what it did not leave.
+        """
         ...
 
     def attach(self) -> Mapping[str, RunState]:
-        """Return every known run and its state, after looking at what survived."""
+        """Return every known run and its state, after looking at what survived; a lost one is finished."""
         ...
 
     def close(self, *, kill: bool = False) -> None:
-        """Let go; runs go on unless ``kill``."""
+        """Let go; runs go on. With ``kill``: ask every unfinished run of the lab to end as cancelled."""
         ...
 
 

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
+from dataclasses import dataclass
 
+from . import researchers
 from .calibration import calibrate_once
-from .candidate import check_candidate
 from .confirmation import may_be_repeated, weigh
-from .dispatch import dispatch, judge_experiment, queue_run, results_of, wait_for_dispatch_lock
+from .dispatch import dispatch, judge_experiment, results_of, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
 from .executor import RunResult
-from .files import sha256_hex, write_atomically
+from .files import sha256_hex
 from .lab import Lab
-from .ledger import StaleChampionError, result_to_json
-from .paths import TRAIN_FILE
-from .records import Experiment, Session
+from .ledger import result_to_json
+from .recording import ensure_ref, record_experiment
+from .records import Experiment, Researcher, Run, Session
+from .stale_wins import StaleConflict, merge_stale_win, merged_experiment, origins
 from .states import NO_ANSWER, Decision, Outcome, RunState
 
 WORKSPACE = "workspace"  # what `revert` takes instead of an id to discard edits that were never run
 MAX_DESCRIPTION = 500
 MAX_HYPOTHESIS = 2000
-_BACKUP_BYTES = 16 << 20
 
 
-def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment, bool]:
-    """Record the workspace's train.py as an experiment and queue its run; returns it and whether it is new.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What `keep` came to.
 
-    Calling again with the same bytes while it is undecided returns the same experiment.
+    Attributes:
+        experiment: the one that was asked for.
+        merged: where it was a stale win, the experiment that carries its change onto the new champion.
+        conflict: why there is none; nothing was changed then.
+    """
+
+    experiment: Experiment
+    merged: Experiment | None = None
+    conflict: StaleConflict | None = None
+
+
+def propose(lab: Lab, *, description: str, hypothesis: str, researcher: str = "") -> tuple[Experiment, bool]:
+    """Record a researcher's train.py as an experiment and queue its run; returns it and whether it is new.
+
+    It is judged against the champion that the file builds on. Calling again with the same bytes while it is undecided returns
+    the same experiment. Without a name: the researcher that this process works for.
     Raises `CandidateError` for what cannot be a fair experiment; no device time is used then.
     """
     lab.require_isolation()
@@ -38,58 +54,34 @@ def propose(lab: Lab, *, description: str, hypothesis: str) -> tuple[Experiment,
         raise CandidateError(f"description has {len(description)} characters; say in 3 to {MAX_DESCRIPTION} what changed.")
     if len(hypothesis) > MAX_HYPOTHESIS:
         raise CandidateError(f"hypothesis has {len(hypothesis)} characters; the limit is {MAX_HYPOTHESIS}.")
-    source = lab.train_file()
+    source = lab.train_file(researchers.find(lab, session, researcher))
     sha256 = sha256_hex(source)
     with lab.ledger.transaction():
         session = _session(lab, session.tag)
-        if (known := _already_tried(lab, session, sha256)) is not None:
-            _ensure_ref(lab, known)
+        who = researchers.find(lab, session, researcher)
+        if (known := _already_tried(lab, session, who, sha256)) is not None:
+            ensure_ref(lab, known)
             return known, False
         _require_going_on(lab, session)
-        champion = lab.champion(session)
-        parent_source = None if champion is None else lab.champion_source(session)
-        if champion is None:
+        if session.champion is None:
             _require_baseline_first(lab, session, sha256)
-        facts = check_candidate(source, parent_source)
-        parent_lines = facts.lines if champion is None else champion.lines
-        experiment_id = lab.ledger.next_experiment_id()
-        committed_at = int(time.time())
-        commit = lab.git.commit_with_file(
-            session.base_commit if champion is None else champion.commit,
-            TRAIN_FILE,
+        elif who.base is None:
+            raise CandidateError(
+                "trainer/train.py builds on the file that the session started with, which has no number; the champion is "
+                f'{session.champion}. Call revert("{WORKSPACE}") (your edit is saved first) to start from the champion.'
+            )
+        experiment_id = record_experiment(
+            lab,
+            session,
             source,
-            commit_message(
-                experiment_id,
-                session=session.tag,
-                parent=None if champion is None else champion.id,
-                description=description,
-                hypothesis=hypothesis,
-                ledger_head=lab.ledger.head(),
-            ),
-            committed_at,
+            researcher=who.name,
+            parent=None if who.base is None else lab.ledger.experiment(who.base),
+            parent_version=who.base_version,
+            description=description,
+            hypothesis=hypothesis,
         )
-        lab.ledger.append(
-            "experiment_recorded",
-            {
-                "id": experiment_id,
-                "session": session.tag,
-                "researcher": session.researcher,
-                "parent": None if champion is None else champion.id,
-                "parent_version": session.version,
-                "description": description,
-                "hypothesis": hypothesis,
-                "candidate_sha256": sha256,
-                "commit": commit,
-                "committed_at": committed_at,
-                "program_sha256": session.program_sha256,
-                "lines": facts.lines,
-                "lines_delta": facts.lines - parent_lines,
-            },
-            blobs=(source,),
-        )
-        queue_run(lab, experiment_id, lab.session_config(session))
         _replace_doubtful(lab, session, sha256, by=experiment_id)
-    _ensure_ref(lab, lab.ledger.experiment(experiment_id))
+    ensure_ref(lab, lab.ledger.experiment(experiment_id))
     calibrate_once(lab)  # before the run, and outside of every lock
     dispatch(lab)
     return lab.ledger.experiment(experiment_id), True
@@ -103,30 +95,49 @@ def cancel(lab: Lab, experiment_id: str) -> Experiment:
             if run.state is RunState.QUEUED:
                 with suppress(KeyError):  # started by a process that died before it said so
                     lab.executor.cancel(run.attempt_id)
-                result = RunResult(outcome=Outcome.CANCELLED, reason="cancelled before it started")
-                with lab.ledger.transaction():
-                    lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-                    judge_experiment(lab, experiment, result)
+                _record_end(lab, experiment, run, RunResult(outcome=Outcome.CANCELLED, reason="cancelled before it started"))
             elif run.state is RunState.RUNNING:
-                lab.executor.cancel(run.attempt_id)
+                try:
+                    lab.executor.cancel(run.attempt_id)
+                except KeyError:  # its folder is gone, and with it what would keep it from being tried again
+                    reason = "cancelled; its run folder is gone"
+                    _record_end(lab, experiment, run, RunResult(outcome=Outcome.CANCELLED, reason=reason))
     return lab.ledger.experiment(experiment_id)
 
 
-def keep(lab: Lab, experiment_id: str, reason: str) -> Experiment:
+def _record_end(lab: Lab, experiment: Experiment, run: Run, result: RunResult) -> None:
+    with lab.ledger.transaction():
+        lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
+        judge_experiment(lab, experiment, result)
+
+
+def keep(lab: Lab, experiment_id: str, reason: str) -> Kept:
     """Make an experiment the champion, if the gate allows it and the champion is still the one it was judged against.
 
+    Where the champion has moved, its change is merged onto the new one and queued, or the conflict is returned.
     Raises `DecisionError` with the reason and the next step otherwise; nothing is changed then.
     """
+    conflict: StaleConflict | None = None
     with lab.ledger.transaction():
-        experiment, session = _undecided(lab, experiment_id, Decision.KEPT)
-        if experiment.decision is Decision.PENDING:
-            _keep(lab, experiment, session, reason.strip())
-    _ensure_ref(lab, experiment)
-    lab.align_branch(_session(lab, session.tag))
-    return lab.ledger.experiment(experiment_id)
+        if (merged := merged_experiment(lab, lab.ledger.experiment(experiment_id))) is None:
+            experiment, session = _undecided(lab, experiment_id, Decision.KEPT)
+            if experiment.decision is Decision.PENDING:
+                conflict = _keep(lab, experiment, session, reason.strip())
+            merged = merged_experiment(lab, experiment)
+    experiment = lab.ledger.experiment(experiment_id)
+    ensure_ref(lab, experiment)
+    if merged is not None:
+        ensure_ref(lab, merged)
+        dispatch(lab)
+        return Kept(experiment=experiment, merged=lab.ledger.experiment(merged.id))
+    session = _session(lab, experiment.session)
+    lab.align_branch(session)
+    if conflict is None:
+        _follow_merge(lab, session, experiment)
+    return Kept(experiment=experiment, conflict=conflict)
 
 
-def _keep(lab: Lab, experiment: Experiment, session: Session, reason: str) -> None:
+def _keep(lab: Lab, experiment: Experiment, session: Session, reason: str) -> StaleConflict | None:
     if not experiment.keepable:
         raise DecisionError(
             f"{experiment.id} cannot be kept: it is {experiment.verdict}. {experiment.reason} "
@@ -134,52 +145,51 @@ def _keep(lab: Lab, experiment: Experiment, session: Session, reason: str) -> No
         )
     if (moved := lab.align_branch(session)) is not None:
         raise DecisionError(moved)
-    try:
-        lab.ledger.append(
-            "experiment_kept",
-            {"id": experiment.id, "session": session.tag, "version": experiment.parent_version, "reason": reason},
-        )
-    except StaleChampionError:
-        raise DecisionError(
-            f"{experiment.id} was judged against {experiment.parent}, but the champion is {session.champion} now: a stale "
-            f'win. Call revert("{experiment.id}", lesson=...), repeat the change on the champion, and run_experiment.'
-        ) from None
+    if experiment.parent_version != session.version:
+        _require_going_on(lab, session)
+        made = merge_stale_win(lab, experiment, session)
+        return made if isinstance(made, StaleConflict) else None
+    event = {"id": experiment.id, "session": session.tag, "version": experiment.parent_version, "reason": reason}
+    lab.ledger.append("experiment_kept", event)
+    return None
 
 
-def revert(lab: Lab, experiment_id: str, lesson: str) -> tuple[Experiment | None, str | None]:
-    """Decide against an experiment, or against unrun edits ("workspace"), and restore train.py to the champion's.
+def _follow_merge(lab: Lab, session: Session, experiment: Experiment) -> None:
+    """After a merged experiment was kept, give its researcher the champion's train.py, unless that has gone on already."""
+    carried = {origin.candidate_sha256 for origin in origins(lab, experiment)[1:]}
+    if not carried or experiment.id != session.champion:
+        return
+    with suppress(CandidateError, DecisionError):  # who is gone, or whose train.py is: `revert` restores it
+        who = _researcher(lab, session, experiment)
+        if who is not None and (current := sha256_hex(lab.train_file(who))) in carried:
+            researchers.restore_train_file(lab, session, who, expected=current)
 
-    Returns the experiment and the ref under which unknown content of train.py was saved first, if there was any.
+
+def revert(lab: Lab, experiment_id: str, lesson: str, researcher: str = "") -> tuple[Experiment | None, str | None]:
+    """Decide against an experiment, or against unrun edits ("workspace"), and restore its researcher's train.py.
+
+    ``researcher`` says whose workspace. Returns the experiment and the ref under which unknown content of train.py was saved
+    first, if there was any.
     """
     if experiment_id == WORKSPACE:
-        return None, restore_train_file(lab, lab.session(), expected=None)
+        session = lab.session()
+        who = researchers.find(lab, session, researcher)
+        return None, researchers.restore_train_file(lab, session, who, expected=None)
     with lab.ledger.transaction():
         experiment, session = _undecided(lab, experiment_id, Decision.REVERTED)
         if experiment.decision is Decision.PENDING:
             lab.ledger.append("experiment_reverted", {"id": experiment_id, "lesson": lesson.strip()})
-    return lab.ledger.experiment(experiment_id), restore_train_file(lab, session, expected=experiment)
-
-
-def restore_train_file(lab: Lab, session: Session, *, expected: Experiment | None) -> str | None:
-    """Write the champion's train.py into the workspace; content that is not ``expected`` is saved under a ref first."""
-    wanted = lab.champion_source(session)
-    if lab.workspace.train.is_file() and lab.workspace.train.stat().st_size > _BACKUP_BYTES:
-        raise DecisionError(f"{lab.workspace.train} is too large to be saved: move it away, then call revert again.")
-    try:
-        current: bytes | None = lab.train_file(_BACKUP_BYTES)
-    except CandidateError:
-        current = None  # missing or a link: replaced, and a link's target stays untouched
-    if current == wanted:
-        return None
+    who = _researcher(lab, session, experiment)
     backup = None
-    if current is not None and (expected is None or sha256_hex(current) != expected.candidate_sha256):
-        blob = lab.git.store_blob(current)
-        backup = f"refs/autoresearch/backup/{session.tag}-{blob[:12]}"
-        if lab.git.ref(backup) is None:
-            lab.git.update_ref(backup, blob, None)
-    write_atomically(lab.workspace.train, wanted, beneath=lab.root)
-    lab.ledger.append("train_file_restored", {"session": session.tag, "sha256": sha256_hex(wanted), "backup": backup})
-    return backup
+    if who is not None:
+        backup = researchers.restore_train_file(lab, session, who, expected=experiment.candidate_sha256)
+    return lab.ledger.experiment(experiment_id), backup
+
+
+def _researcher(lab: Lab, session: Session, experiment: Experiment) -> Researcher | None:
+    """Return whose experiment it is, if they still work in the session."""
+    there = lab.ledger.researchers(session.tag)
+    return next((researcher for researcher in there if researcher.name == experiment.researcher), None)
 
 
 def _undecided(lab: Lab, experiment_id: str, wanted: Decision) -> tuple[Experiment, Session]:
@@ -197,13 +207,6 @@ def _undecided(lab: Lab, experiment_id: str, wanted: Decision) -> tuple[Experime
     return experiment, _session(lab, experiment.session)
 
 
-def _ensure_ref(lab: Lab, experiment: Experiment) -> None:
-    """Make the ref that protects a candidate's commit, if a process died before it did."""
-    name = f"refs/autoresearch/{experiment.session}/{experiment.id}"
-    if lab.git.ref(name) is None:
-        lab.git.update_ref(name, experiment.commit, None)
-
-
 def _session(lab: Lab, tag: str) -> Session:
     """Return a session as it stands now: another server may have kept something meanwhile."""
     session = lab.ledger.session(tag)
@@ -211,13 +214,21 @@ def _session(lab: Lab, tag: str) -> Session:
     return session
 
 
-def _already_tried(lab: Lab, session: Session, sha256: str) -> Experiment | None:
-    """Return the undecided experiment with these bytes; refuse bytes that are decided, unless their answer is in doubt."""
+def _already_tried(lab: Lab, session: Session, who: Researcher, sha256: str) -> Experiment | None:
+    """Return the researcher's undecided experiment with these bytes; refuse bytes that others try, or that have an answer.
+
+    An answer in doubt does not count.
+    """
     same = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, sha256, order="rowid DESC")
     for experiment in same:
         if experiment.id != session.champion and _is_doubtful(lab, experiment):
             continue
         if experiment.decision is Decision.PENDING and experiment.verdict not in NO_ANSWER:
+            if experiment.researcher != who.name:
+                raise CandidateError(
+                    f"{experiment.researcher} has proposed these bytes as {experiment.id}, which is undecided. Try another "
+                    f'idea meanwhile; wait_experiment("{experiment.id}") tells what comes of it.'
+                )
             return experiment
         if experiment.id == session.champion:
             raise CandidateError(
@@ -266,9 +277,10 @@ def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
 
     A tainted baseline did not fail: it is run again as it was.
     """
-    baselines = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, session.base_sha256)
     if sha256 == session.base_sha256:
         return
+    tried = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, session.base_sha256)
+    baselines = [experiment for experiment in tried if experiment.verdict not in NO_ANSWER]
     if baselines and (results := results_of(lab, baselines[-1].id)) and (tainted := weigh(results).tainted):
         raise CandidateError(
             f"The baseline {baselines[-1].id} is tainted ({tainted}), so the session has no number yet. The human mends that "
@@ -282,16 +294,3 @@ def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
         )
     for running in lab.ledger.experiments("session = ? AND verdict IS NULL", session.tag):
         raise CandidateError(f'The baseline {running.id} is still running. Call wait_experiment("{running.id}").')
-
-
-def commit_message(
-    experiment_id: str, *, session: str, parent: str | None, description: str, hypothesis: str, ledger_head: str
-) -> str:
-    """Return the message of an experiment's commit; it depends on the record alone, so that `repair` can make it again."""
-    body = f"{hypothesis}\n\n" if hypothesis else ""
-    return (
-        f"{experiment_id}: {description}\n\n{body}"
-        f"Autoresearch-Session: {session}\n"
-        f"Autoresearch-Parent: {parent or 'none'}\n"
-        f"Autoresearch-Ledger: {ledger_head}\n"
-    )

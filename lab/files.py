@@ -11,13 +11,16 @@ Does not: lock. Two writers of one path leave the bytes of one of them.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from .disk import named
 from .errors import CandidateError
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -80,28 +83,59 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, beneath: Pat
     Raises:
         CandidateError: with ``beneath``, a folder on the way is missing or is a symbolic link.
         ValueError: ``path`` does not lie beneath ``beneath``.
-        OSError: the folder is missing, the disk is full, or ``path`` is a folder. ``path`` is then as it was.
+        OSError: the folder is missing, the disk is full (the error names ``path``), or ``path`` is a folder. ``path`` is
+            then as it was.
     """
     root = path.parent if beneath is None else beneath
     relative = path.relative_to(root).as_posix()
     *folders, name = _components(relative)
-    temporary = f".{name}.{secrets.token_hex(8)}.tmp"
     with _opened_folder(root, folders, relative) as folder:
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=folder
-        )
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                os.fchmod(descriptor, mode)
-                stream.write(data)
-                stream.flush()
-                os.fsync(descriptor)
-            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=folder)
-            raise
-        os.fsync(folder)
+            _replace(folder, name, data, mode)
+        except OSError as error:
+            raise named(error, path)
+
+
+def _replace(folder: int, name: str, data: bytes, mode: int) -> None:
+    _remove_abandoned(folder, name)
+    temporary, descriptor = _open_temporary(folder, name, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            os.fchmod(descriptor, mode)
+            stream.write(data)
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    os.fsync(folder)
+
+
+def _open_temporary(folder: int, name: str, mode: int) -> tuple[str, int]:
+    """Make a temporary file beside ``name`` and lock it, which says that its writer lives."""
+    while True:
+        temporary = f".{name}.{secrets.token_hex(8)}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, mode, dir_fd=folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return temporary, descriptor
+        os.close(descriptor)  # another writer removed it before it was locked
+
+
+def _remove_abandoned(folder: int, name: str) -> None:
+    """Remove the temporary files of writers of ``name`` that were killed."""
+    for entry in os.listdir(folder):
+        if re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.tmp", entry):
+            with contextlib.suppress(OSError):  # a living writer's is locked; a link or a closed file is not one of ours
+                descriptor = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry, dir_fd=folder)
+                finally:
+                    os.close(descriptor)
 
 
 def _components(relative: str) -> tuple[str, ...]:

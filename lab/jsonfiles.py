@@ -1,4 +1,7 @@
-"""JSON files that another process may be reading: written whole, or not at all."""
+"""JSON files that another process may be reading: a file is written whole or not at all, a line appended whole or not at all.
+
+A write that fails leaves what was there, and nothing beside it. Does not: wait for room (`referee.room`), or lock.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,28 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .disk import named
+
 
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
-    """Replace ``path`` atomically; ``durable`` also waits for the disk."""
+    """Replace ``path`` atomically; ``durable`` also waits for the disk.
+
+    Raises `OSError` that names ``path`` where it cannot be written; it is then as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        json.dump(value, file, allow_nan=False)
+    try:
+        with temporary.open("w") as file:
+            json.dump(value, file, allow_nan=False)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
         if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
-    if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            _flush_folder(path.parent)
+    except OSError as error:
+        raise named(error, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -31,3 +40,34 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+
+
+class JsonLines:
+    """Appends JSON lines to a file; one that the disk does not take is dropped and counted, and leaves no part of itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self.dropped = 0
+
+    def append(self, value: Any) -> None:
+        """Append one line, whole or not at all; never raises for the disk's sake."""
+        line = json.dumps(value, allow_nan=False).encode() + b"\n"
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) == len(line):
+                return
+        except OSError:
+            pass
+        self.dropped += 1
+        self._file.truncate(end)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..prepare.files import exclusive_lock
-from . import machine
+from . import machine, researchers
 from .candidate import MAX_SOURCE_BYTES
+from .catching_up import catch_up
 from .config import CONFIG_NAME, LabConfig, load_config
 from .devices import CUDA, Devices, GpuDriver, device_kind
 from .environment import TrainerPython, require_cuda, trainer_python
-from .errors import GitError, NotReadyError
+from .errors import CandidateError, GitError, NotReadyError
 from .executor import Executor
 from .files import read_regular_file, sha256_hex
 from .git import GitRepository, validate_tag
@@ -30,7 +31,7 @@ from .ledger import Ledger
 from .local_executor import LocalExecutor
 from .paths import PROGRAM_FILE, TRAIN_FILE, StatePaths, WorkspacePaths
 from .pins import adopted_environment, open_prepared_corpus
-from .records import AcceptedRules, Experiment, Session
+from .records import AcceptedRules, Experiment, Researcher, Session
 from .referee.harness import pin_harness
 from .stopping import SessionFacts, stop_reason
 
@@ -52,8 +53,10 @@ class Lab:
         devices: Devices,
         isolation: Isolation,
         pinned: bool,
+        worktree: str = "",
     ) -> None:
         self.root = root
+        self.presence = researchers.Presence(worktree)
         self.isolation = isolation
         self.pinned = pinned
         self.devices = devices
@@ -79,13 +82,14 @@ class Lab:
     ) -> Lab:
         """Open the lab around ``folder``; the first opening gives it its identity and pins its harness.
 
+        A researcher's worktree leads to its lab, where this process then works for that researcher.
         ``isolation`` is what candidates get instead of what this machine offers (at most that); ``gpu_driver`` is asked for
         GPUs instead of NVIDIA's. Unless ``pinned``, runs do not check that harness, corpus and environment are what they were,
         which their results then do not list.
         ``budget_seconds`` is the human's choice for the sessions that this process starts, instead of the file's.
         Raises `NotReadyError` where there is no lab; the text names the command that makes one.
         """
-        root = find_lab_root(folder)
+        root, worktree = _lab_of(find_lab_root(folder))
         git = GitRepository.discover(root)
         if git.root != root:
             raise NotReadyError(
@@ -111,12 +115,15 @@ class Lab:
             devices=devices,
             isolation=probe_isolation() if isolation is None else isolation,
             pinned=pinned,
+            worktree=worktree,
         )
         lab._budget_seconds = budget_seconds
+        catch_up(lab)
         return lab
 
     def close(self) -> None:
         self.executor.close()
+        self.presence.close()
         self.ledger.close()
 
     # -- what people wrote ------------------------------------------------------------------------------------------------
@@ -150,9 +157,16 @@ class Lab:
         """Return the bytes of the workspace's program.md."""
         return read_regular_file(self.root, PROGRAM_FILE, _PROGRAM_BYTES)
 
-    def train_file(self, limit_bytes: int = MAX_SOURCE_BYTES) -> bytes:
-        """Return the bytes of the workspace's train.py; raises `CandidateError` for a link or an oversized file."""
-        return read_regular_file(self.root, TRAIN_FILE, limit_bytes)
+    def train_file(self, researcher: Researcher | None = None, limit_bytes: int = MAX_SOURCE_BYTES) -> bytes:
+        """Return the bytes of a researcher's train.py, or of the one in the lab's own folder.
+
+        Raises `CandidateError` for a link or an oversized file.
+        """
+        folder = self.root if researcher is None else researchers.folder_of(self, researcher)
+        if researcher is not None and not folder.is_dir():
+            again = f"start_session(researcher={researcher.name!r})"
+            raise CandidateError(f"The folder {folder} of {researcher.name} is gone. Call {again}, which makes it again.")
+        return read_regular_file(folder, TRAIN_FILE, limit_bytes)
 
     # -- sessions ---------------------------------------------------------------------------------------------------------
 
@@ -169,17 +183,21 @@ class Lab:
             )
         return session
 
-    def start_session(self, tag: str | None, researcher: str) -> tuple[Session, bool]:
-        """Begin a session, or go on with an earlier one; returns it and whether it is new.
+    def start_session(self, tag: str | None, researcher: str = "") -> tuple[Session, bool]:
+        """Begin a session, or go on with an earlier one, as ``researcher``; returns it and whether it is new.
 
+        Without a name: as whoever works where this process was started.
         Without a ``tag``, goes on with the newest session if its numbers are still comparable, else begins one named after
         today. Raises `NotReadyError` when the corpus is not prepared, or when ``tag`` exists in another comparability group.
         """
         self.require_isolation()
         with self.ledger.transaction():  # two that begin at once do not take the same name
-            session, is_new = self._start_session(tag, researcher)
+            session, is_new = self._start_session(tag, researcher or researchers.DEFAULT_NAME)
         self.align_branch(session)
-        self._session_tag = session.tag
+        if session.tag != self._session_tag:
+            self.presence.leave()
+            self._session_tag = session.tag
+        researchers.join(self, session, researcher)
         return session, is_new
 
     def _start_session(self, tag: str | None, researcher: str) -> tuple[Session, bool]:
@@ -390,6 +408,14 @@ def rules_event(
         "session": None if session is None else session.tag,
         "session_config": None if session_config is None else session_config.canonical_json(),
     }
+
+
+def _lab_of(root: Path) -> tuple[Path, str]:
+    """Return the folder of the lab, and the researcher's worktree below it that ``root`` is (empty: it is the lab itself)."""
+    lab = root.parent.parent.parent
+    if root.parent == lab / researchers.WORKTREES and (lab / CONFIG_NAME).is_file():
+        return lab, root.relative_to(lab).as_posix()
+    return root, ""
 
 
 def find_lab_root(folder: Path) -> Path:

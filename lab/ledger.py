@@ -2,7 +2,8 @@
 
 Every write is one transaction that applies an event to the tables and appends the event, chained by SHA-256 to the one
 before. The tables are a function of the events, so `verify` can replay them: a hand edit of an event, a row or a stored file
-shows, and is named. Durable (WAL, synchronous=FULL); several processes may write. It does not judge: see `policy`.
+shows, and is named. Durable (WAL, synchronous=FULL); several processes may write. A disk that takes nothing is a `DiskError`:
+nothing changes, what is there can be read, and writing goes on once it takes more. It does not judge: see `policy`.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import LedgerError, UnknownExperimentError
+from .disk import record_errors_told
+from .errors import DiskError, LedgerError, UnknownExperimentError
 from .executor import RunResult
 from .ledger_schema import APPLY, MIGRATIONS, REBUILD, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
+from .ledger_verification import GENESIS, REPLAY_ERRORS, chain_sha256, problems_of
 from .records import Experiment, Researcher, Run, Session
 from .referee.specfile import result_from_json
 from .states import Decision, RunState, Verdict
 
-GENESIS = "0" * 64
 _BUSY_SECONDS = 30.0
+_REOPEN_SECONDS = 1.0  # between two attempts to write a record that was opened for reading only
 
 __all__ = ["GENESIS", "Ledger", "StaleChampionError"]
 
@@ -47,12 +50,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA fullfsync=ON")  # macOS: its fsync alone leaves the data in the drive's cache
-        self._db.execute("PRAGMA foreign_keys=ON")
+        self._db, self._unwritable = _open(path)
+        self._reopen_at = 0.0
         self._create_or_check_schema()
 
     def close(self) -> None:
@@ -68,17 +67,18 @@ class Ledger:
             if self._db.in_transaction:  # nested: the outer one decides
                 yield
                 return
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                raise LedgerError(f"{self._path} is busy or cannot be written ({error}). Call again.") from error
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk has rolled back already
-                    self._db.execute("ROLLBACK")
-                raise
+            with record_errors_told(self._path):
+                db = self._connection()
+                if self._unwritable is not None:
+                    raise self._unwritable
+                self._begin(db)
+                try:
+                    yield
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:  # a full disk has rolled back already
+                        db.execute("ROLLBACK")
+                    raise
 
     def append(self, kind: str, payload: Mapping[str, Any], *, blobs: tuple[bytes, ...] = ()) -> str:
         """Apply one event to the tables and chain it; return the new head. ``blobs`` are stored by their SHA-256."""
@@ -87,7 +87,7 @@ class Ledger:
             for blob in blobs:
                 self._db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (hashlib.sha256(blob).hexdigest(), blob))
             previous, at = self.head(), round(time.time(), 3)
-            digest = _chain(previous, kind, at, body)
+            digest = chain_sha256(previous, kind, at, body)
             APPLY[kind](self._db, json.loads(body), at)
             self._db.execute(
                 "INSERT INTO events (kind, at, body, previous, sha256) VALUES (?, ?, ?, ?, ?)",
@@ -184,37 +184,31 @@ class Ledger:
         """Return runs, the oldest first."""
         return [_run(row) for row in self._all("SELECT * FROM runs WHERE state = ? ORDER BY rowid", state)]
 
+    def window_nats(self, run_id: str) -> tuple[float, ...]:
+        """Return what a finished run's model claimed for each validation window; `run` leaves that out of the result."""
+        row = self._one("SELECT window_nats FROM runs WHERE id = ?", run_id)
+        return () if row is None or row["window_nats"] is None else tuple(json.loads(row["window_nats"]))
+
+    def served(self, limit: int = 200) -> dict[str, int]:
+        """Return researcher -> its place in the order in which the last ``limit`` runs started; a larger one is later."""
+        rows = self._all(
+            """SELECT e.researcher AS name FROM
+               (SELECT * FROM runs WHERE started_at IS NOT NULL ORDER BY started_at DESC LIMIT ?) AS r
+               JOIN experiments e ON e.id = r.experiment ORDER BY r.started_at""",
+            limit,
+        )
+        return {row["name"]: place for place, row in enumerate(rows)}
+
     # -- checking ---------------------------------------------------------------------------------------------------------
 
     def verify(self) -> list[str]:
-        """Recompute the chain, replay the events, compare; return what is wrong, in plain sentences (empty: nothing)."""
-        problems: list[str] = []
-        replay = sqlite3.connect(":memory:", isolation_level=None)
-        replay.executescript(SCHEMA)
-        previous = GENESIS
-        with self.transaction():
-            for row in self._all("SELECT * FROM events ORDER BY number"):
-                number, kind = row["number"], row["kind"]
-                expected = _chain(row["previous"], kind, row["at"], row["body"])
-                if row["previous"] != previous or row["sha256"] != expected:
-                    problems.append(f"event {number} ({kind}) was changed, or one before it was removed")
-                    return problems
-                previous = row["sha256"]
-                try:
-                    APPLY[kind](replay, json.loads(row["body"]), row["at"])
-                except (KeyError, ValueError, TypeError, sqlite3.Error, StaleChampionError) as error:
-                    problems.append(f"event {number} ({kind}) cannot follow from those before it: {error!r}")
-                    return problems
-            for table, key in TABLES.items():
-                query = f"SELECT * FROM {table} ORDER BY {key}"
-                stored = [tuple(row) for row in self._all(query)]
-                replayed = replay.execute(query).fetchall()
-                problems += _differences(table, stored, replayed)
-            for row in self._all("SELECT sha256, data FROM blobs"):
-                if hashlib.sha256(row["data"]).hexdigest() != row["sha256"]:
-                    problems.append(f"the stored file {row['sha256'][:12]} was changed")
-        replay.close()
-        return problems
+        """Recompute the chain, replay the events, compare; return what is wrong, in plain sentences (empty: nothing).
+
+        Reads the record as it stands at the start, by a connection of its own: nobody waits for it, however long it takes.
+        """
+        with record_errors_told(self._path), closing(_open(self._path)[0]) as snapshot:
+            snapshot.execute("BEGIN")
+            return problems_of(snapshot)
 
     # -- private ----------------------------------------------------------------------------------------------------------
 
@@ -244,20 +238,79 @@ class Ledger:
             self._db.execute(f"DROP TABLE IF EXISTS {table}")
         self._execute_each(SCHEMA)
         for row in self._db.execute("SELECT * FROM events ORDER BY number").fetchall():
-            APPLY[row["kind"]](self._db, json.loads(row["body"]), row["at"])
+            try:
+                APPLY[row["kind"]](self._db, json.loads(row["body"]), row["at"])
+            except REPLAY_ERRORS as error:
+                raise LedgerError(
+                    f"{self._path} cannot be brought up to date, because event {row['number']} ({row['kind']}) does not follow "
+                    f"from those before it: {error!r}. Nothing was changed; restore the file from a backup."
+                ) from error
 
     def _execute_each(self, statements: str) -> None:
         """Execute statements inside the open transaction, which `executescript` would commit."""
         for statement in statements.split(";"):
             self._db.execute(statement)
 
+    def _connection(self) -> sqlite3.Connection:
+        """Return the open record; one that could only be read is opened anew now and then: the disk may have room again."""
+        if self._unwritable is not None and time.monotonic() >= self._reopen_at and not self._db.in_transaction:
+            self._reopen_at = time.monotonic() + _REOPEN_SECONDS
+            self._db.close()
+            self._db, self._unwritable = _open(self._path)
+        return self._db
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname.startswith("SQLITE_BUSY"):
+                raise LedgerError(f"{self._path} is busy: another process writes it. Call again.") from error
+            raise
+
     def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
-        with self._lock:
-            return self._db.execute(query, values).fetchone()
+        with self._lock, record_errors_told(self._path):
+            return self._connection().execute(query, values).fetchone()
 
     def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._db.execute(query, values).fetchall()
+        with self._lock, record_errors_told(self._path):
+            return self._connection().execute(query, values).fetchall()
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, DiskError | None]:
+    """Open the record; where the disk takes nothing, for reading only, and then also return why it cannot be written.
+
+    Raises `DiskError` where it cannot be read either: it does not exist, or a journal must be worked in first.
+    """
+    try:
+        with record_errors_told(path):
+            return _connected(path, "mode=rwc"), None
+    except DiskError as error:
+        # A record whose journal is empty and whose disk is full is not changing: SQLite may read it without its shared memory.
+        journal = path.with_name(f"{path.name}-wal")
+        ways = ["mode=ro", *(["mode=ro&immutable=1"] if not journal.exists() or journal.stat().st_size == 0 else [])]
+        for way in ways if path.exists() else ():
+            try:
+                return _connected(path, way), error
+            except sqlite3.OperationalError:
+                continue
+        raise
+
+
+def _connected(path: Path, way: str) -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?{way}"
+    db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
+    try:
+        db.row_factory = sqlite3.Row
+        if way == "mode=rwc":
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA fullfsync=ON")  # macOS: its fsync alone leaves the data in the drive's cache
+            db.execute("PRAGMA foreign_keys=ON")
+        db.execute("SELECT COUNT(*) FROM sqlite_master")  # also opens the journal, which needs room for its shared memory
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def result_to_json(result: RunResult) -> dict[str, Any]:
@@ -268,19 +321,6 @@ def result_to_json(result: RunResult) -> dict[str, Any]:
 def _canonical(payload: Mapping[str, Any]) -> str:
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return text.encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be stored
-
-
-def _chain(previous: str, kind: str, at: float, body: str) -> str:
-    return hashlib.sha256(f"{previous}\n{kind}\n{at!r}\n{body}".encode()).hexdigest()
-
-
-def _differences(table: str, stored: list[tuple], replayed: list[tuple]) -> list[str]:
-    if stored == replayed:
-        return []
-    for left, right in zip(stored, replayed, strict=False):
-        if left != right:
-            return [f"the row {left[0]!r} of {table} does not follow from the events"]
-    return [f"{table} has {len(stored)} rows, the events make {len(replayed)}"]
 
 
 def _event(row: sqlite3.Row) -> Event:

@@ -32,12 +32,17 @@ CREATE TABLE IF NOT EXISTS experiments (
     confidence REAL, keepable INTEGER NOT NULL DEFAULT 0, decision TEXT NOT NULL, note TEXT NOT NULL DEFAULT '',
     decided_at REAL, rebase_of TEXT);
 CREATE INDEX IF NOT EXISTS experiments_by_session ON experiments (session, candidate_sha256);
+CREATE INDEX IF NOT EXISTS experiments_of_session ON experiments (session);
 CREATE INDEX IF NOT EXISTS experiments_by_decision ON experiments (session, decision);
+CREATE INDEX IF NOT EXISTS experiments_summed ON experiments (
+    session, program_sha256, decision, verdict, parent, val_bpb, delta);
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, experiment TEXT NOT NULL, attempt INTEGER NOT NULL, seed INTEGER NOT NULL,
-    device TEXT NOT NULL, state TEXT NOT NULL, result TEXT, created_at REAL NOT NULL, finished_at REAL, started_at REAL);
+    device TEXT NOT NULL, state TEXT NOT NULL, result TEXT, window_nats TEXT, created_at REAL NOT NULL,
+    finished_at REAL, started_at REAL);
 CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state);
 CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment);
+CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started_at);
 CREATE TABLE IF NOT EXISTS researchers (
     session TEXT NOT NULL, name TEXT NOT NULL, workspace TEXT NOT NULL, base TEXT, base_version INTEGER NOT NULL,
     joined_at REAL NOT NULL, PRIMARY KEY (session, name));
@@ -113,9 +118,14 @@ def _run_retried(db: sqlite3.Connection, event: dict[str, Any], at: float) -> No
 
 
 def _run_finished(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    """A result's windows are kept apart: they are most of its bytes, and only the spec of a child's run reads them."""
     _move_run(db, event["id"], RunState.FINISHED)
-    result = json.dumps(event["result"], sort_keys=True)
-    db.execute("UPDATE runs SET result = ?, finished_at = ? WHERE id = ?", (result, at, event["id"]))
+    result = dict(event["result"])
+    windows = json.dumps(result.pop("window_nats", []))
+    db.execute(
+        "UPDATE runs SET result = ?, window_nats = ?, finished_at = ? WHERE id = ?",
+        (json.dumps(result, sort_keys=True), windows, at, event["id"]),
+    )
 
 
 def _experiment_judged(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:

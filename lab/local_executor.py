@@ -1,19 +1,20 @@
 """Runs on this machine: one slot for each device, one detached runner process for each run, state on disk.
 
 There is no daemon and nothing in memory that matters: the run folders say which runs exist, a runner's lock says whether it
-lives, and result.json is its last act. Any number of these executors may look at the same folder.
+lives, and result.json is its last act. Any number of these executors may look at the same folder. Runs that have ended are
+never looked at again: a mark for each of the others says where to look.
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,11 +26,14 @@ from .jsonfiles import read_json
 from .locks import locked_if_free, try_lock
 from .paths import RunPaths, StatePaths, device_lock_path
 from .referee.processes import is_living
+from .referee.scratch import remove_folder
 from .referee.specfile import read_result, write_spec
 from .referee.tracing import MARK_VARIABLE, environment_of
+from .run_events import RunEvents
 from .states import Outcome, RunState
 
 _POLL_SECONDS = 0.1
+_SUBMIT_POLL_SECONDS = 0.01
 _ORPHAN_ROUNDS = 50
 _LAUNCH_LIMIT_SECONDS = 30.0
 _LAST_WORDS_BYTES = 500
@@ -41,32 +45,31 @@ class LocalExecutor:
     def __init__(self, state: StatePaths, *, devices: Devices) -> None:
         self._state = state
         self._devices = devices
-        self._events: list[Event] = []
-        self._read_bytes: dict[str, int] = {}
-        self._ended: set[str] = set()
-        state.runs.mkdir(parents=True, exist_ok=True)
+        self._marks = state.root / "unfinished"  # an empty file for each run that had not ended when it was last looked at
+        self._events = RunEvents(state, self._outcome)
+        for folder in (state.runs, self._marks):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def capacity(self) -> Mapping[str, tuple[int, int]]:
-        busy = {
-            read_json(self._state.run(run_id).spec)["device"]
-            for run_id, state in self.attach().items()
-            if state is not RunState.FINISHED
-        }
-        slots = {}
-        for device in self._devices.all():
-            with locked_if_free(device_lock_path(device)) as free:  # held by runs of this user's other labs, too
-                slots[device] = (int(free and device not in busy), 1)
-        return slots
+        busy = {_device_of(paths) for paths in self._unfinished()}
+        # The lock is held by runs of this user's other labs, too.
+        return {device: (int(device not in busy and _is_free(device_lock_path(device))), 1) for device in self._devices.all()}
 
     def submit(self, spec: RunSpec) -> str:
         paths = self._state.run(spec.run_id)
         paths.root.mkdir(mode=0o700, exist_ok=True)
-        lock_fd = try_lock(paths.runner_lock)
-        if lock_fd is None:
-            return self._device_of(paths, spec)
+        deadline = time.monotonic() + _LAUNCH_LIMIT_SECONDS
+        while (lock_fd := try_lock(paths.runner_lock)) is None:
+            if (device := _device_of(paths)) is not None:
+                return device
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another process that submits {spec.run_id} does not go on")
+            time.sleep(_SUBMIT_POLL_SECONDS)  # somebody else is submitting it, or looking at it
         try:
-            if paths.spec.exists():
-                return self._device_of(paths, spec)
+            # Without a runner's log nothing was started: who submitted it died before.
+            if (device := _device_of(paths)) is not None and paths.runner_log.exists():
+                return device
+            (self._marks / spec.run_id).touch()
             write_spec(paths, spec)
             self._launch(spec, paths, lock_fd)
         finally:
@@ -79,9 +82,9 @@ class LocalExecutor:
     def events(self, since: int = 0, wait_seconds: float = 0.0) -> Sequence[Event]:
         deadline = time.monotonic() + wait_seconds
         while True:
-            self._collect_events()
-            if len(self._events) > since or time.monotonic() >= deadline:
-                return self._events[since:]
+            found = self._events.since(since)
+            if found or time.monotonic() >= deadline:
+                return found
             time.sleep(_POLL_SECONDS)
 
     def result(self, run_id: str) -> RunResult | None:
@@ -97,6 +100,8 @@ class LocalExecutor:
             if (result := read_result(paths)) is not None:  # written between the two looks
                 return result
             _end_orphans(paths)
+            for left in (paths.scratch, paths.scoring, paths.python, *paths.root.glob("tmp*")):  # copies of the model, too
+                remove_folder(left)
             if paths.cancel.exists():
                 return RunResult(outcome=Outcome.CANCELLED, reason="cancelled; its runner died")
             raise RunLostError(_last_words(paths))
@@ -117,7 +122,7 @@ class LocalExecutor:
             return b""
 
     def fetch(self, run_id: str, artifact: str, destination: Path) -> None:
-        if Path(artifact).name != artifact:
+        if Path(artifact).name != artifact or artifact in ("", ".."):
             raise ValueError(f"{artifact!r} is not a file of the run folder")
         shutil.copyfile(self._paths(run_id).root / artifact, destination)
 
@@ -143,7 +148,8 @@ class LocalExecutor:
             return
         for run_id, state in self.attach().items():
             if state is not RunState.FINISHED:
-                self.cancel(run_id)
+                with suppress(KeyError):  # deleted meanwhile
+                    self.cancel(run_id)
 
     def _paths(self, run_id: str) -> RunPaths:
         paths = self._state.run(run_id)
@@ -151,9 +157,18 @@ class LocalExecutor:
             raise KeyError(f"no run {run_id!r} in {self._state.runs}")
         return paths
 
-    def _device_of(self, paths: RunPaths, spec: RunSpec) -> str:
-        """Return the device of a run that was submitted before, whatever this second spec says."""
-        return (read_json(paths.spec) or {}).get("device", spec.device)
+    def _unfinished(self) -> Iterator[RunPaths]:
+        """Yield the runs that have not ended, and remove the marks of those that have."""
+        for mark in self._marks.iterdir():
+            paths = self._state.run(mark.name)
+            if paths.root.is_dir() and not paths.result.exists():
+                with locked_if_free(paths.runner_lock) as dead:
+                    if dead:  # inside of the lock: nobody submits it meanwhile
+                        mark.unlink(missing_ok=True)
+                if not dead:
+                    yield paths
+            else:
+                mark.unlink(missing_ok=True)
 
     def _launch(self, spec: RunSpec, paths: RunPaths, lock_fd: int) -> None:
         """Start the runner from the pinned harness. It inherits the lock, so there is no moment when nobody holds it."""
@@ -172,33 +187,32 @@ class LocalExecutor:
                 check=True,
             )
 
-    def _collect_events(self) -> None:
-        """Append what the run folders say beyond what was read, oldest first."""
-        fresh: list[tuple[float, str, str, dict]] = []
-        for folder in sorted(self._state.runs.iterdir()):
-            paths, run_id = RunPaths(folder), folder.name
-            if run_id in self._ended or not paths.spec.exists():
-                continue
-            if run_id not in self._read_bytes:
-                self._read_bytes[run_id] = 0
-                fresh.append((paths.spec.stat().st_mtime, run_id, "queued", {}))
-            finished = paths.result.exists()
-            if paths.events.exists():
-                with paths.events.open("rb") as file:
-                    file.seek(self._read_bytes[run_id])
-                    data = file.read()
-                whole = data[: data.rfind(b"\n") + 1]
-                self._read_bytes[run_id] += len(whole)
-                for line in whole.splitlines():
-                    entry = json.loads(line)
-                    fresh.append((entry["at"], run_id, entry["kind"], {}))
-            if finished:
-                self._ended.add(run_id)
-                result = read_result(paths)
-                assert result is not None
-                fresh.append((paths.result.stat().st_mtime, run_id, "terminal", {"outcome": result.outcome}))
-        for at, run_id, kind, data in sorted(fresh, key=lambda entry: (entry[0], entry[2] == "terminal")):
-            self._events.append(Event(sequence=len(self._events), run_id=run_id, kind=kind, at=at, data=data))  # type: ignore[arg-type]
+    def _outcome(self, paths: RunPaths) -> Outcome | None:
+        """Return how a run ended, None while it has not."""
+        try:
+            result = self.result(paths.root.name)
+        except RunLostError:
+            return Outcome.LOST
+        return None if result is None else result.outcome
+
+
+def _device_of(paths: RunPaths) -> str | None:
+    """Return the device of a run that was submitted, whatever is asked for now; None: it was not."""
+    spec = read_json(paths.spec)
+    return None if spec is None else spec["device"]
+
+
+def _is_free(lock: Path) -> bool:
+    """Say whether nobody holds a lock, without being in the way of others who ask at the same time."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _end_orphans(paths: RunPaths) -> None:

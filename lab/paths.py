@@ -85,6 +85,16 @@ class StatePaths:
         return self.root / "dispatch.lock"
 
     @property
+    def workspace_lock(self) -> Path:
+        """Held by the process whose researcher works in the lab's own folder."""
+        return self.root / "workspace.lock"
+
+    @property
+    def workspace_holder(self) -> Path:
+        """Says who holds that lock, for people."""
+        return self.root / "workspace.json"
+
+    @property
     def harness(self) -> Path:
         return self.root / "harness"
 

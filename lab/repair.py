@@ -14,13 +14,13 @@ from typing import TypeVar
 
 from .config import CONFIG_NAME, LabConfig, render_config
 from .errors import LedgerError, NotReadyError
-from .experiments import commit_message
 from .files import write_atomically
 from .git import GitRepository
 from .identity import adopt_identity, orphaned_lab, recorded_identity, state_of
 from .lab import Lab
 from .ledger import Ledger
 from .paths import PROGRAM_FILE, TRAIN_FILE
+from .recording import commit_message
 from .records import Experiment, Session
 from .referee.harness import harness_sha256, package_root, pin_harness
 

@@ -2,16 +2,18 @@
 
 A tool runs in a worker thread and may be abandoned by its client at any moment; training never depends on a request. The
 lab is opened by the first call, so a client sees the tools at once, and a folder that is no lab yet gets an answer that
-says which command makes one.
+says which command makes one. A lab that exists is opened without a call, a moment after the start: any window of a client
+then keeps the queue moving, also one that nobody uses, when the server of another was killed.
 """
 
 from __future__ import annotations
 
 import inspect
+import signal
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +30,9 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from ..lab.dispatch import dispatch
 from ..lab.errors import LabError, NotReadyError
 from ..lab.executor import Progress
-from ..lab.lab import Lab
+from ..lab.git import GitRepository
+from ..lab.identity import recorded_identity, state_of
+from ..lab.lab import Lab, find_lab_root
 from ..prepare.errors import PrepareError
 from ..tools.catalog import TOOLS, Tool
 from ..tools.results import Answer
@@ -36,16 +40,21 @@ from .instructions import INSTRUCTIONS
 from .prompts import add_prompts
 
 _DISPATCH_SECONDS = 1.0
+_OPEN_SECONDS = 2.0  # after the start, when clients have listed the tools
 _MAX_WAITING = 512  # calls that wait for a verdict at the same time, from all clients
 _INJECTED = ("lab", "on_progress")
 ERROR_KIND = "autoresearch/error"  # key in `_meta` of an error: the name of its class, for programs; the text is for models
 
 
 class LabHolder:
-    """Opens the lab when it is first needed, and keeps its queue moving while the server lives."""
+    """Opens the lab when it is first needed, and keeps its queue moving while the server lives.
 
-    def __init__(self, open_lab: Callable[[], Lab], stopping: threading.Event) -> None:
+    Where ``exists`` says that there is a lab, it is opened soon, needed or not, which makes nothing and complains of nothing.
+    """
+
+    def __init__(self, open_lab: Callable[[], Lab], exists: Callable[[], bool], stopping: threading.Event) -> None:
         self._open = open_lab
+        self._exists = exists
         self.stopping = stopping
         self._lock = threading.Lock()
         self._lab: Lab | None = None
@@ -60,22 +69,30 @@ class LabHolder:
 
     async def keep_dispatching(self) -> None:
         """Start queued runs and record finished ones even when no tool is called."""
+        await anyio.sleep(_OPEN_SECONDS)
+        await anyio.to_thread.run_sync(_quietly, self._open_existing)
         while True:
             await anyio.sleep(_DISPATCH_SECONDS)
             if self._lab is not None:
-                await anyio.to_thread.run_sync(_dispatch_quietly, self._lab)
+                await anyio.to_thread.run_sync(_quietly, partial(dispatch, self._lab))
 
     def close(self) -> None:
         if self._lab is not None:
             self._lab.close()
 
+    def _open_existing(self) -> None:
+        if self._lab is None and self._exists():
+            self.get()
 
-def build_server(open_lab: Callable[[], Lab], *, stopping: threading.Event | None = None) -> MCPServer:
-    """Return the MCP server; ``open_lab`` is called once, by the first tool call.
+
+def build_server(
+    open_lab: Callable[[], Lab], *, exists: Callable[[], bool] | None = None, stopping: threading.Event | None = None
+) -> MCPServer:
+    """Return the MCP server; ``open_lab`` is called once, by the first tool call, or soon where a lab ``exists``.
 
     Once ``stopping`` is set, the calls that wait for a verdict are answered at once.
     """
-    holder = LabHolder(open_lab, threading.Event() if stopping is None else stopping)
+    holder = LabHolder(open_lab, exists or (lambda: False), threading.Event() if stopping is None else stopping)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer) -> AsyncIterator[LabHolder]:
@@ -113,8 +130,20 @@ def build_server(open_lab: Callable[[], Lab], *, stopping: threading.Event | Non
 
 
 def serve_stdio(folder: Path, *, budget_seconds: float | None = None) -> None:
-    """Serve the lab around ``folder`` on standard input and output until the client closes it."""
-    build_server(partial(Lab.open, folder, budget_seconds=budget_seconds)).run()
+    """Serve the lab around ``folder`` on standard input and output until the client closes it, or a signal ends the process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else it waits for the input, which a thread reads, to be closed as well
+    open_lab = partial(Lab.open, folder, budget_seconds=budget_seconds)
+    build_server(open_lab, exists=partial(has_record, folder)).run()
+
+
+def has_record(folder: Path) -> bool:
+    """Say whether the lab around ``folder`` has been opened before on this machine; writes nothing."""
+    try:
+        git = GitRepository.discover(find_lab_root(folder))
+    except LabError:
+        return False
+    lab_id = recorded_identity(git.common_dir)
+    return lab_id is not None and state_of(lab_id).ledger.is_file()
 
 
 def _handler(tool: Tool, holder: LabHolder) -> Callable[..., Any]:
@@ -170,9 +199,7 @@ def _report_progress(ctx: Context, stopping: threading.Event, progress: Progress
     anyio.from_thread.run(ctx.report_progress, progress.elapsed_seconds, total, f"{progress.phase}{left}{loss}{note}")
 
 
-def _dispatch_quietly(lab: Lab) -> None:
-    """Dispatch between calls; what fails here fails again, and is told, in the next call."""
-    try:
-        dispatch(lab)
-    except (LabError, PrepareError, OSError, sqlite3.Error):
-        return
+def _quietly(work: Callable[[], None]) -> None:
+    """Do what nobody asked for; what fails here fails again, and is told, in the next call."""
+    with suppress(LabError, PrepareError, OSError, sqlite3.Error, ValueError):  # ValueError: a file that is no JSON
+        work()

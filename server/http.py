@@ -5,8 +5,8 @@ page of another origin (403), so no web site reaches the server through a browse
 leaves, and the end of the server, never end a training. Does not: ask who calls. There is no token yet, so every program and
 user of this machine can use the tools, a running candidate included.
 
-The clients share one process, so they share its session: a lab has one train.py, and the modern protocol has no connections
-that a session could belong to. Nothing is told apart by client, in either era.
+The clients share one process, so they share its session; the modern protocol has no connections that a session could belong
+to. They are told apart by the name that each gives to `start_session`, and repeats where an answer asks for it.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def add_prompts(server: MCPServer, get_lab: Callable[[], Lab]) -> None:
 
 def start_text(
     tag: Annotated[str, Field(description="Name of the session; empty: go on with the latest, or one named after today.")] = "",
-    researcher: Annotated[str, Field(description="Who researches, such as 'claude'.")] = "",
+    researcher: Annotated[str, Field(description="Your name, where several agents research at once.")] = "",
 ) -> str:
     """Return the words that begin research."""
     given = {"tag": shorten(tag, _ARGUMENT_BYTES), "researcher": shorten(researcher, _ARGUMENT_BYTES)}

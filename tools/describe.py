@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import cast
 
+from ..lab import researchers
 from ..lab.candidate import check_candidate
 from ..lab.confirmation import weigh
 from ..lab.dispatch import current_progress, results_of
 from ..lab.errors import LabError
 from ..lab.lab import Lab
+from ..lab.paths import TRAIN_FILE, WorkspacePaths
 from ..lab.programs import DIGITS as PROGRAM_DIGITS
-from ..lab.records import Experiment, Session
+from ..lab.records import Experiment, Researcher, Session
 from ..lab.states import Decision, Outcome, RunState
 from .results import ExperimentAnswer, ExperimentSummary, State, cut_bytes
 
@@ -35,6 +38,7 @@ def summarise(lab: Lab, experiment: Experiment, *, text_bytes: int = _NOTE_BYTES
         program=experiment.program_sha256[:PROGRAM_DIGITS],
         description=shorten(experiment.description, text_bytes),
         parent=experiment.parent,
+        merged_from=experiment.rebase_of,
         verdict=experiment.verdict,
         decision=experiment.decision,
         val_bpb=_rounded(experiment.val_bpb, 6),
@@ -63,7 +67,7 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         hypothesis=shorten(experiment.hypothesis, 500),
         standard_error=_rounded(experiment.standard_error, 8),
         z=_rounded(experiment.z, 3),
-        keepable=experiment.keepable and experiment.decision is Decision.PENDING and not _is_stale(experiment, session),
+        keepable=experiment.keepable and experiment.decision is Decision.PENDING,
         reason=experiment.reason,
         elapsed_seconds=progress.elapsed_seconds if progress else (result.elapsed_seconds if result else None),
         seconds_left=progress.seconds_left if progress else None,
@@ -106,23 +110,55 @@ def shorten(text: str, limit: int) -> str:
     return flat if len(flat.encode()) <= limit else cut_bytes(flat, max(0, limit - 3)) + "..."
 
 
-def next_without_experiment(lab: Lab, session: Session | None) -> list[str]:
-    """The calls that make sense when nothing is in flight: decide what is open, then go on, unless somebody said stop."""
+def next_without_experiment(lab: Lab, session: Session | None, who: Researcher | None = None) -> list[str]:
+    """The calls that make sense when nothing is in flight: decide what is open, then go on, unless somebody said stop.
+
+    For one researcher where it is known which; otherwise for all of them.
+    """
     if session is None:
         return ["start_session()"] if (ending := _ending(lab, None)) is None else [ending]
-    for experiment_id in undecided_ids(lab, session):
+    who = who or researcher_called(lab, session)
+    for experiment_id in undecided_ids(lab, session, who):
         return _next_calls(lab, lab.ledger.experiment(experiment_id), 0.0, session)
     if (ending := _ending(lab, session)) is not None:
         return [REPORT_CALL, ending]
+    file, named = _own_file(lab, session, who)
     if session.champion is not None:
-        return ["edit trainer/train.py, then run_experiment(description='...', hypothesis='...')"]
+        edit = f"edit {file}, then run_experiment(description='...', hypothesis='...'{named})"
+        if who is None or who.base_version == session.version:
+            return [edit]
+        return [
+            f"{edit}: that file builds on {who.base or 'the first train.py'}, and a win is merged onto the champion",
+            f"revert('workspace'{named}) to start from the champion {session.champion} instead",
+        ]
     failed = lab.ledger.experiments("session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag)
     if failed and (results := results_of(lab, failed[-1].id)) and weigh(results).doubt == "tainted":
         return [_MEND]
     if failed:
         log = f"show_experiment('{failed[-1].id}', part='log')"
-        return [log, "repair trainer/train.py, then run_experiment(description='...')"]
-    return ["run_experiment(description='baseline') with the unchanged trainer/train.py"]
+        return [log, f"repair {file}, then run_experiment(description='...'{named})"]
+    return [f"run_experiment(description='baseline'{named}) with the unchanged {file}"]
+
+
+def researcher_called(lab: Lab, session: Session, name: str = "") -> Researcher | None:
+    """Return a researcher of the session; without a name whom this process works for; None where that is not known."""
+    try:
+        return researchers.find(lab, session, name)
+    except LabError:
+        return None
+
+
+def train_file_of(lab: Lab, who: Researcher) -> Path:
+    """Return the train.py that a researcher edits."""
+    return WorkspacePaths(researchers.folder_of(lab, who)).train
+
+
+def _own_file(lab: Lab, session: Session, who: Researcher | None) -> tuple[str, str]:
+    """Return what a researcher's train.py is called in an answer, and the argument with which it says who it is."""
+    if who is None:
+        return "your train.py", ", researcher='<your name>'"
+    file = str(train_file_of(lab, who)) if who.workspace else TRAIN_FILE
+    return file, f", researcher={who.name!r}" if researchers.is_ambiguous(lab, session) else ""
 
 
 def _ending(lab: Lab, session: Session | None) -> str | None:
@@ -137,10 +173,10 @@ def _ending(lab: Lab, session: Session | None) -> str | None:
     return None
 
 
-def undecided_ids(lab: Lab, session: Session) -> list[str]:
-    """Return the experiments of a session that run, or wait for a decision."""
+def undecided_ids(lab: Lab, session: Session, who: Researcher | None = None) -> list[str]:
+    """Return the experiments of a session, or of one researcher in it, that run or wait for a decision."""
     pending = lab.ledger.experiments("session = ? AND decision = ?", session.tag, Decision.PENDING)
-    return [experiment.id for experiment in pending]
+    return [experiment.id for experiment in pending if who is None or experiment.researcher == who.name]
 
 
 def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, session: Session) -> list[str]:
@@ -154,12 +190,19 @@ def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, sessio
         ]
     if experiment.decision is Decision.PENDING:
         revert = f"revert('{experiment.id}', lesson='...')"
-        keepable = experiment.keepable and not _is_stale(experiment, session)
-        if keepable:
+        if experiment.keepable:
             return [f"keep('{experiment.id}', reason='...')", revert]
         doubt = weigh(results).doubt if (results := results_of(lab, experiment.id)) else ""
         return [_AGAIN, revert] if doubt == "contended" else [_MEND, revert] if doubt == "tainted" else [revert]
-    return next_without_experiment(lab, session)
+    return next_without_experiment(lab, session, researcher_called(lab, session, experiment.researcher))
+
+
+def researcher_lines(lab: Lab, session: Session) -> list[str]:
+    """Return who works in a session, where, and on which champion."""
+    return [
+        f"{who.name} in {who.workspace or 'the lab folder'}, building on {who.base or 'the first train.py'}"
+        for who in lab.ledger.researchers(session.tag)
+    ]
 
 
 def _is_stale(experiment: Experiment, session: Session) -> bool:
@@ -170,8 +213,8 @@ def _is_stale(experiment: Experiment, session: Session) -> bool:
 def _warnings(lab: Lab, experiment: Experiment, session: Session) -> list[str]:
     if experiment.keepable and experiment.decision is Decision.PENDING and _is_stale(experiment, session):
         return [
-            f"It was judged against {experiment.parent}, but the champion is {session.champion} now: a stale win. Revert it "
-            "and repeat the change on the champion."
+            f"A stale win: it was judged against {experiment.parent}, but the champion is {session.champion} now. keep merges "
+            "its change onto that champion and runs it again, before new ideas."
         ]
     source = lab.ledger.blob(experiment.candidate_sha256)
     if source is None or experiment.verdict is not None:

@@ -7,15 +7,46 @@ from typing import Annotated
 from pydantic import Field
 
 from ..lab import experiments
+from ..lab.experiments import Kept
 from ..lab.lab import Lab
 from .describe import describe
-from .results import ExperimentAnswer
+from .results import KeepAnswer, cut_bytes
+
+_DIFF_BYTES = 2_000  # of each diff of a conflict
 
 
 def keep(
     lab: Lab,
     experiment_id: Annotated[str, Field(description="A finished, keepable experiment, such as 'e0017'.")],
     reason: Annotated[str, Field(description="Why it is worth keeping.", max_length=1000)] = "",
-) -> ExperimentAnswer:
-    """Keep an experiment: it becomes the champion and the head of the session's branch. Refused where the gate says no."""
-    return describe(lab, experiments.keep(lab, experiment_id, reason))
+) -> KeepAnswer:
+    """Keep an experiment: it becomes the champion and the head of the session's branch. Refused where the gate says no.
+
+    If another researcher's champion came first (a stale win), the change is merged onto that and run again, before new ideas.
+    """
+    kept = experiments.keep(lab, experiment_id, reason)
+    answer = describe(lab, kept.merged or kept.experiment)
+    return KeepAnswer(**{**answer.model_dump(), **_outcome(kept, answer.champion)})
+
+
+def _outcome(kept: Kept, champion: str | None) -> dict[str, str]:
+    asked = kept.experiment
+    if kept.merged is not None:
+        explanation = (
+            f"{asked.id} was judged against {asked.parent}, but the champion has moved to {kept.merged.parent}. Its change was "
+            f"merged onto that as {kept.merged.id}, which runs first; keep it if it wins there."
+        )
+        return {"outcome": "stale_win", "explanation": explanation}
+    if (conflict := kept.conflict) is None:
+        return {"outcome": "kept", "explanation": f"{asked.id} is kept: {asked.note or 'no reason given'}"}
+    explanation = (
+        f"{asked.id} was judged against {asked.parent}, but the champion is {champion} now, and {conflict.reason}. Nothing was "
+        f"changed. revert('{asked.id}', lesson='...') restores the champion's train.py; then make the change there by hand."
+    )
+    diffs = {"champion_diff": _short(conflict.champion_diff), "own_diff": _short(conflict.own_diff)}
+    return {"outcome": "stale_conflict", "explanation": explanation, **diffs}
+
+
+def _short(diff: str) -> str:
+    kept = cut_bytes(diff, _DIFF_BYTES)
+    return kept if kept == diff else f"{kept}\n[cut here: show_experiment(part='diff') has more]"

@@ -8,8 +8,9 @@ from ..lab.confirmation import MAX_EXTRA_RUNS
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
+from ..lab.records import Session
 from ..lab.rules import unaccepted_changes
-from .describe import next_without_experiment, summarise, undecided_ids
+from .describe import next_without_experiment, researcher_lines, summarise, undecided_ids
 from .results import ProgramAnswer, cut_bytes
 
 RECENT = 10
@@ -30,7 +31,7 @@ def read_program(lab: Lab) -> ProgramAnswer:
     if len(program.encode()) > _PROGRAM_BYTES:
         program = cut_bytes(program, _PROGRAM_BYTES) + "\n[cut here: read program.md in the lab for the rest]"
     return ProgramAnswer(
-        rules=[*rules(lab), *unaccepted_changes(lab)],
+        rules=[*rules(lab), *_researchers_rule(lab, session), *unaccepted_changes(lab)],
         program=program,
         session=session.tag if session else None,
         champion=summarise(lab, champion, text_bytes=_TEXT_BYTES) if champion else None,
@@ -59,6 +60,15 @@ def rules(lab: Lab) -> list[str]:
         f"Gate '{config.gate.rule}': keep is allowed when val_bpb is below the parent's and not worse beyond noise, or when it "
         f"is within noise and train.py got shorter. Noise between seeds: {sigma}.",
         "Every candidate is stored; revert loses nothing. keep and revert are final for an experiment.",
+    ]
+
+
+def _researchers_rule(lab: Lab, session: Session | None) -> list[str]:
+    if session is None or len(there := researcher_lines(lab, session)) < 2:
+        return []
+    return [
+        f"Several research in this session ({'; '.join(there)}), each in a train.py of its own, judged against the champion "
+        "that it builds on. Whoever keeps first is the champion; a later win is merged onto it and run again."
     ]
 
 

@@ -42,6 +42,9 @@ class ExperimentSummary(BaseModel):
     program: str = Field(description="The first digits of the SHA-256 of the program.md that it ran under.")
     description: str
     parent: str | None = Field(description="The champion it is judged against; null for the baseline.")
+    merged_from: str | None = Field(
+        default=None, description="The stale win whose change the server merged onto that champion; null: own bytes."
+    )
     verdict: str | None = Field(description="What the server concludes; null while it runs.")
     decision: str
     val_bpb: float | None = Field(description="Certified validation bits per byte; lower is better.")
@@ -57,9 +60,10 @@ class ExperimentSummary(BaseModel):
         delta = "baseline" if self.parent is None else f"{number(self.delta, '+.4f')} vs {self.parent}"
         note = f" | {self.note}" if self.note else ""
         verdict = f"{self.verdict or 'running'}{f' ({self.doubt})' if self.doubt else ''}"
+        description = f"{self.description}{f' (merged from {self.merged_from})' if self.merged_from else ''}"
         return (
             f"{self.id} | {self.session} | {self.program} | {number(self.val_bpb, '.4f')} | {delta} | "
-            f"{number(self.confidence, '.2f')} | {verdict} | {self.decision} | {self.description}{note}"
+            f"{number(self.confidence, '.2f')} | {verdict} | {self.decision} | {description}{note}"
         )
 
 
@@ -129,6 +133,26 @@ class ExperimentAnswer(Answer):
         return "\n".join(lines)
 
 
+class KeepAnswer(ExperimentAnswer):
+    """What `keep` came to: about the experiment that is the champion now, that runs in its place, or that stays undecided."""
+
+    outcome: Literal["kept", "stale_win", "stale_conflict"] = Field(
+        description="'stale_win': the champion had moved, and the change runs again on the new one; 'stale_conflict': the two "
+        "changes do not merge, and nothing was changed."
+    )
+    explanation: str
+    champion_diff: str = Field(default="", description="On a conflict: from the common parent to the champion.")
+    own_diff: str = Field(default="", description="On a conflict: from the common parent to the experiment.")
+
+    def body(self) -> str:
+        lines = [f"{self.outcome}: {self.explanation}", super().body()]
+        if self.champion_diff:
+            lines += ["from the common parent to the champion:", self.champion_diff]
+        if self.own_diff:
+            lines += ["from the common parent to the experiment:", self.own_diff]
+        return "\n".join(lines)
+
+
 class SessionAnswer(Answer):
     """The session that experiments now belong to."""
 
@@ -144,6 +168,8 @@ class SessionAnswer(Answer):
     comparability_group: str
     champion: str | None
     champion_val_bpb: float | None
+    researcher: str = Field(description="Who you are in this session.")
+    train_file: str = Field(description="The train.py that is yours to edit.")
     experiments: int
     warnings: list[str]
 
@@ -154,6 +180,7 @@ class SessionAnswer(Answer):
         lines = [
             f"session {self.tag} ({'new' if self.is_new else 'resumed'}), branch {self.branch}, {self.experiments} experiments",
             champion,
+            f"you are {self.researcher}, your file is {self.train_file}",
             f"budget {self.budget_seconds:g} s per experiment ({self.clock} clock), profile {self.profile}, gate {self.gate}, "
             f"noise between seeds {self.sigma:g} bpb ({'prior' if self.sigma_is_prior else 'set by the human'}), "
             f"comparability group {self.comparability_group}",
@@ -257,6 +284,7 @@ class StatusAnswer(Answer):
     running: list[str]
     queued: list[str]
     undecided: list[str]
+    researchers: list[str] = Field(description="Who works in the session, and where.")
     experiments: int
     corpus: str
     device: str
@@ -270,6 +298,7 @@ class StatusAnswer(Answer):
             f"champion: {self.champion.line() if self.champion else 'none yet'}",
             f"running: {', '.join(self.running) or 'nothing'}; queued: {', '.join(self.queued) or 'nothing'}; "
             f"undecided: {', '.join(self.undecided) or 'nothing'}",
+            f"researchers: {'; '.join(self.researchers) or 'none'}",
             f"corpus: {self.corpus}; device: {self.device} ({'free' if self.device_free else 'busy'})",
             self.isolation,
         ]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..lab import experiments
 from ..lab.lab import Lab
-from .describe import describe, next_without_experiment
+from .describe import describe, next_without_experiment, researcher_called
 from .results import Answer, ExperimentAnswer
 
 
@@ -29,12 +29,17 @@ def revert(
     lab: Lab,
     experiment_id: Annotated[str, Field(description="A finished experiment, or 'workspace' for edits that were never run.")],
     lesson: Annotated[str, Field(description="What was learned; it stays in the history.", max_length=1000)] = "",
+    researcher: Annotated[
+        str, Field(description="For 'workspace', where several researchers use this server: whose train.py.")
+    ] = "",
 ) -> RevertAnswer:
     """Decide against an experiment and restore trainer/train.py to the champion's. Nothing is lost: the candidate is stored."""
-    experiment, backup = experiments.revert(lab, experiment_id, lesson)
+    experiment, backup = experiments.revert(lab, experiment_id, lesson, researcher)
+    session = lab.session()
+    name = researcher if experiment is None else experiment.researcher
     return RevertAnswer(
         experiment=describe(lab, experiment) if experiment else None,
         backup=backup,
-        next=next_without_experiment(lab, lab.session()),
+        next=next_without_experiment(lab, session, researcher_called(lab, session, name)),
         ledger_head=lab.ledger.head(),
     )

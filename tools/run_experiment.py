@@ -18,6 +18,9 @@ def run_experiment(
     lab: Lab,
     description: Annotated[str, Field(description="What changed, in one line (3 to 500 characters).")],
     hypothesis: Annotated[str, Field(description="Why it should lower val_bpb.")] = "",
+    researcher: Annotated[
+        str, Field(description="Your name, where several researchers use this server: as you gave it to start_session.")
+    ] = "",
     wait_seconds: Annotated[
         float | None, Field(ge=0, description="How long to wait for the verdict; the server caps it.")
     ] = None,
@@ -28,6 +31,6 @@ def run_experiment(
     The bytes are taken at this moment; you may edit the file afterwards. If it is not finished when the wait ends, call
     wait_experiment. The same undecided bytes again return the same experiment.
     """
-    experiment, _ = propose(lab, description=description, hypothesis=hypothesis)
+    experiment, _ = propose(lab, description=description, hypothesis=hypothesis, researcher=researcher)
     experiment = wait(lab, experiment.id, bounded(lab, wait_seconds), on_progress)
     return describe(lab, experiment)

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..lab import researchers
 from ..lab.lab import Lab
+from ..lab.researchers import MAX_NAME
 from ..lab.rules import unaccepted_changes
-from .describe import next_without_experiment
+from .describe import next_without_experiment, train_file_of
 from .results import SessionAnswer
 
 
@@ -18,14 +20,22 @@ def start_session(
         str,
         Field(description="Name of the session and its branch, such as 'nov23'; 'new': a new one; empty: the latest."),
     ] = "",
-    researcher: Annotated[str, Field(description="Who researches, such as 'claude'.", max_length=64)] = "agent",
+    researcher: Annotated[
+        str,
+        Field(
+            description="Your name, such as 'claude-2', where several agents research at once; each after the first gets a "
+            "folder of its own. Empty: whoever works in the lab's own folder.",
+            max_length=MAX_NAME,
+        ),
+    ] = "",
 ) -> SessionAnswer:
     """Begin a session, or go on with an earlier one. Then run the unchanged train.py once as the baseline.
 
-    A server works in one session at a time, because there is one train.py: all clients of one server share it.
+    The answer says which train.py is yours to edit. All clients of one server work in one session.
     """
     before = lab.started_session
-    session, is_new = lab.start_session(tag.strip() or None, researcher.strip() or "agent")
+    session, is_new = lab.start_session(tag.strip() or None, " ".join(researcher.split()))
+    who = researchers.find(lab, session, " ".join(researcher.split()))
     moved = lab.align_branch(session)
     config = lab.session_config(session)
     champion = lab.champion(session)
@@ -42,9 +52,16 @@ def start_session(
         comparability_group=session.group,
         champion=champion.id if champion else None,
         champion_val_bpb=champion.val_bpb if champion else None,
+        researcher=who.name,
+        train_file=str(train_file_of(lab, who)),
         experiments=lab.ledger.count_experiments("session = ?", session.tag),
-        warnings=[*([moved] if moved else []), *_moved_others(before, session.tag), *unaccepted_changes(lab)],
-        next=next_without_experiment(lab, session),
+        warnings=[
+            *([moved] if moved else []),
+            *_moved_others(before, session.tag),
+            *researchers.shared_folder(lab, who),
+            *unaccepted_changes(lab),
+        ],
+        next=next_without_experiment(lab, session, who),
         ledger_head=lab.ledger.head(),
     )
 

@@ -11,7 +11,7 @@ from ..lab.machine import command_path
 from ..lab.referee.harness import harness_sha256, package_root
 from ..lab.rules import unaccepted_changes
 from ..lab.states import RunState
-from .describe import next_without_experiment, summarise, undecided_ids
+from .describe import next_without_experiment, researcher_lines, summarise, undecided_ids
 from .results import StatusAnswer
 
 _EVIDENT = (
@@ -59,6 +59,7 @@ def status(lab: Lab) -> StatusAnswer:
         running=[run.experiment for run in running],
         queued=[run.experiment for run in lab.ledger.runs_in_state(RunState.QUEUED)],
         undecided=undecided_ids(lab, session) if session else [],
+        researchers=researcher_lines(lab, session) if session else [],
         experiments=lab.ledger.count_experiments(),
         corpus=corpus,
         device=device,

@@ -1,8 +1,12 @@
-"""The candidate's output, kept within a limit: its beginning as it comes, and its end, where a traceback is."""
+"""The candidate's output, kept within a limit: its beginning as it comes, and its end, where a traceback is.
+
+A full disk ends no run: what it does not take counts as left out, and the end is written once the candidate's files are gone.
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _TAIL_BYTES = 16_384
@@ -36,15 +40,21 @@ class CappedLog:
             return
         if self._tail:
             missing = self.total_bytes - self._file.tell() - len(self._tail)
-            self._file.write(f"\n... {missing} bytes left out ...\n".encode())
-            self._file.write(self._tail)
+            gap = f"\n... {missing} bytes left out ...\n".encode() if missing else b""
+            self._write(gap + self._tail)
         self._file.close()
 
     def _add(self, chunk: bytes) -> None:
         self.total_bytes += len(chunk)
-        kept, rest = chunk[: self._room], chunk[self._room :]
-        self._room -= len(kept)
-        if kept:
-            self._file.write(kept)
-        if rest:
+        kept = self._write(chunk[: self._room])
+        self._room = 0 if kept < min(len(chunk), self._room) else self._room - kept
+        if rest := chunk[kept:]:
             self._tail = (self._tail + rest)[-_TAIL_BYTES:]
+
+    def _write(self, data: bytes) -> int:
+        """Write as much as the disk takes; return how many bytes that was."""
+        written = 0
+        with suppress(OSError):
+            while written < len(data):
+                written += self._file.write(data[written:]) or 0
+        return written

@@ -1,16 +1,17 @@
 """What a run tells while it lasts: its phase and seconds left, the live curve, and the events an executor replays.
 
 The candidate's numbers are shown, never scored; they are cleaned here, because names and values come from untrusted code.
+Nothing here ends a run: what the disk does not take is dropped, counted, and said with the result.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from typing import Literal
 
-from ..jsonfiles import write_json
+from ..disk import is_about_disk
+from ..jsonfiles import JsonLines, write_json
 from ..paths import RunPaths
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
@@ -28,8 +29,8 @@ class Reports:
 
     def __init__(self, paths: RunPaths) -> None:
         self._paths = paths
-        self._curve = paths.curve.open("a", buffering=1)
-        self._events = paths.events.open("a", buffering=1)
+        self._curve = JsonLines(paths.curve)
+        self._events = JsonLines(paths.events)
         self._points = 0
         self._metrics: dict[str, float] = {}
         self._next_progress = 0.0
@@ -38,7 +39,7 @@ class Reports:
     def phase(self, phase: Phase) -> None:
         """Record that the run entered a phase."""
         kind = "started" if phase == "starting" else phase
-        self._events.write(json.dumps({"kind": kind, "at": round(time.time(), 3)}) + "\n")
+        self._events.append({"kind": kind, "at": round(time.time(), 3)})
         self._next_progress = 0.0
         self.progress(phase, 0.0, None)
 
@@ -56,8 +57,7 @@ class Reports:
         }
         self.last_step = step
         self._points += 1
-        point = {"step": step, "seconds": round(elapsed_seconds, 3), **self._metrics}
-        self._curve.write(json.dumps(point) + "\n")
+        self._curve.append({"step": step, "seconds": round(elapsed_seconds, 3), **self._metrics})
 
     def progress(self, phase: Phase, elapsed_seconds: float, seconds_left: float | None) -> None:
         """Publish where the run stands, a few times a second."""
@@ -65,16 +65,24 @@ class Reports:
         if now < self._next_progress:
             return
         self._next_progress = now + _PROGRESS_INTERVAL_SECONDS
-        write_json(
-            self._paths.progress,
-            {
-                "phase": phase,
-                "elapsed_seconds": round(elapsed_seconds, 2),
-                "seconds_left": None if seconds_left is None else round(seconds_left, 2),
-                "step": self.last_step,
-                "metrics": self._metrics,
-            },
-        )
+        standing = {
+            "phase": phase,
+            "elapsed_seconds": round(elapsed_seconds, 2),
+            "seconds_left": None if seconds_left is None else round(seconds_left, 2),
+            "step": self.last_step,
+            "metrics": self._metrics,
+        }
+        try:
+            write_json(self._paths.progress, standing)
+        except OSError as error:
+            if not is_about_disk(error):
+                raise
+
+    @property
+    def notes(self) -> list[str]:
+        """What is missing of the curve and the events, if anything is."""
+        dropped = self._curve.dropped + self._events.dropped
+        return [f"the disk was full: {dropped} points of the curve and events are missing"] if dropped else []
 
     def close(self) -> None:
         """Close the curve; the phase that follows still writes progress and events."""

@@ -2,8 +2,8 @@
 
 Guarantees: no training token reaches the candidate before the clock has started; at the deadline the whole process tree
 ends; the number comes from the scorer and never from what the candidate printed; result.json is written once, whole, as
-the last act. Does not: decide anything, or write to the ledger. If this process dies, nothing is recorded,
-and whoever finds its lock free starts the run again or declares it lost.
+the last act, and on a full disk as soon as there is room. Does not: decide anything, or write to the ledger. If this process
+dies, nothing is recorded, and whoever finds its lock free starts the run again or declares it lost.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...prepare.corpus import open_corpus
 from ..devices import NvmlDriver
+from ..disk import is_about_disk
 from ..executor import RunResult, RunSpec
 from ..isolation import LEVELS, label
 from ..locks import try_lock
@@ -27,6 +28,7 @@ from .gpu_meter import GpuMeter
 from .gpu_neighbours import GpuNeighbours
 from .processes import adopt_orphans
 from .reports import Reports
+from .room import wait_for_room, when_there_is_room
 from .sandbox import IsolationLevel
 from .scoring import Scoring
 from .scratch import remove_folder
@@ -45,11 +47,12 @@ def run(folder: Path) -> None:
     started, started_ns = time.monotonic(), time.time_ns()
     if tainted := _changed_pin(spec):  # the number would be worth nothing: better to say so now than after the budget
         reason = "nothing was trained, because what was pinned had changed before"
-        write_result(paths, RunResult(outcome=Outcome.LOST, reason=reason, tainted=tainted))
+        _leave_result(paths, RunResult(outcome=Outcome.LOST, reason=reason, tainted=tainted))
         return
     runner: Runner | None = None
     try:
         _keep_processes_together(spec)
+        _require_room(paths)
         device_lock = _wait_for_device(spec, paths)
         try:
             runner = Runner(spec, paths)
@@ -58,10 +61,28 @@ def run(folder: Path) -> None:
             os.close(device_lock)
     except RunEndedError as ended:
         fields = {"outcome": ended.outcome, "reason": ended.reason, **({} if runner is None else runner.facts())}
+    except OSError as error:
+        if not is_about_disk(error):
+            raise
+        reason = f"the disk became full, which was not the candidate's doing ({error}); it may be tried again"
+        fields = {"outcome": Outcome.LOST, "reason": reason, **({} if runner is None else runner.facts())}
     for made in (paths.scratch, paths.scoring, paths.python):
         remove_folder(made)
     fields["tainted"] = _changed_pin(spec, since_ns=started_ns)
-    write_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
+    _leave_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
+
+
+def _leave_result(paths: RunPaths, result: RunResult) -> None:
+    """Write the result, on a full disk once there is room; a cancelled run has ended without one by then."""
+    when_there_is_room(paths, lambda: write_result(paths, result))
+
+
+def _require_room(paths: RunPaths) -> None:
+    """Begin on a disk that can take a run; ends it when it is cancelled before, or the disk stays full."""
+    if not wait_for_room(paths):
+        if paths.cancel.exists():
+            raise RunEndedError(Outcome.CANCELLED, "cancelled before it started")
+        raise RunEndedError(Outcome.LOST, "the disk stayed full, so it was not started; it may be tried again")
 
 
 def _changed_pin(spec: RunSpec, *, since_ns: int | None = None) -> str | None:
@@ -124,7 +145,7 @@ class Runner:
         require_no_survivor(survivors)
         return {
             "outcome": Outcome.SCORED,
-            "reason": "; ".join(["scored", *self._training.notes, *self._scoring.notes]),
+            "reason": "; ".join(["scored", *self._training.notes, *self._scoring.notes, *self._reports.notes]),
             "val_bpb": score.val_bpb,
             "standard_error": score.standard_error,
             "audits": score.audits,

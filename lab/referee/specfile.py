@@ -41,4 +41,4 @@ def result_from_json(fields: dict) -> RunResult:
     """Rebuild a result from its JSON object. Fields of a newer version are left out, those of an older one are not measured."""
     known = {field.name for field in dataclasses.fields(RunResult)} & fields.keys()
     kept = {name: fields[name] for name in known}
-    return RunResult(**{**kept, "outcome": Outcome(fields["outcome"]), "window_nats": tuple(fields["window_nats"])})
+    return RunResult(**{**kept, "outcome": Outcome(fields["outcome"]), "window_nats": tuple(fields.get("window_nats", ()))})

@@ -20,7 +20,7 @@ def serve(
     """Serve the lab's tools to an MCP client on standard input and output, or with --http to several at once.
 
     Over HTTP the tools are at http://HOST:PORT/mcp (streamable HTTP). The URL is printed on stderr; Ctrl-C or SIGTERM ends the
-    server, never a training. All clients of one server share one session.
+    server, never a training. All clients of one server share one session, each as a researcher of its own name.
     """
     if http is None:
         from ..app import serve_stdio

@@ -136,7 +136,7 @@ def test_keep_moves_the_champion_and_the_branch_and_repeats_harmlessly(lab: Lab,
     measured(2.0)
     better = measured(1.9, change="32")
     for _ in range(2):
-        kept = experiments.keep(lab, better.id, "wider is better")
+        kept = experiments.keep(lab, better.id, "wider is better").experiment
         assert kept.decision is Decision.KEPT
     assert lab.session().champion == better.id
     assert lab.session().version == 2
@@ -163,12 +163,12 @@ def test_keep_of_an_unknown_experiment_names_the_known_ones(lab: Lab, measured: 
         experiments.keep(lab, "e9999", "")
 
 
-def test_keep_of_a_stale_win_leaves_the_champion_alone(lab: Lab, measured: Callable[..., Experiment]) -> None:
+def test_a_change_that_the_champion_has_already_leaves_the_champion_alone(lab: Lab, measured: Callable[..., Experiment]) -> None:
     measured(2.0)
     first = measured(1.9, change="32")
     second = measured(1.8, change="\nEXTRA = 1\n")
     experiments.keep(lab, second.id, "")
-    with pytest.raises(DecisionError, match="stale"):
+    with pytest.raises(DecisionError, match=f"{second.id} has the change of {first.id} already"):
         experiments.keep(lab, first.id, "")
     assert lab.session().champion == second.id
 

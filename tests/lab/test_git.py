@@ -1,70 +1,25 @@
-"""Real git in temporary folders. The user's own git is run with a clean environment, as a user would run it."""
+"""Reading, storing and moving refs in a real repository, beside a user who works in it."""
 
-import hashlib
+from __future__ import annotations
+
 import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab.errors import GitError
-from autoresearch_mcp.lab.git import GitRepository, validate_tag
+from autoresearch_mcp.lab.git import GitRepository
 
-FILE = "trainer/train.py"
-CHAMPION = "refs/heads/autoresearch/oct5"
-IDEA = "refs/autoresearch/oct5/e0001"
-TIME = 1_760_000_000
-
-USER_ENVIRONMENT = {
-    "PATH": os.environ["PATH"],
-    "HOME": "/nonexistent",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_AUTHOR_NAME": "user",
-    "GIT_AUTHOR_EMAIL": "user@example.org",
-    "GIT_COMMITTER_NAME": "user",
-    "GIT_COMMITTER_EMAIL": "user@example.org",
-    "GIT_OPTIONAL_LOCKS": "0",
-}
-
-
-def user_git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, env=USER_ENVIRONMENT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    root = tmp_path_factory.mktemp("template") / "lab"
-    (root / "trainer").mkdir(parents=True)
-    (root / FILE).write_bytes(b"DEPTH = 4\n")
-    (root / "notes.txt").write_text("mine\n")
-    user_git(root, "init", "-q", "--template=", "-b", "main")
-    user_git(root, "add", ".")
-    user_git(root, "commit", "-q", "-m", "first")
-    return root
+from .users import CHAMPION, FILE, IDEA, TIME, make_repository, private_state, user_git, work
 
 
 @pytest.fixture
-def folder(template, tmp_path):
+def folder(tmp_path):
     """A user's repository with one commit that holds a train.py."""
-    return shutil.copytree(template, tmp_path / "lab")
+    return make_repository(tmp_path / "lab")
 
 
 @pytest.fixture
 def repository(folder):
     return GitRepository.discover(folder)
-
-
-def private_state(root: Path) -> dict[str, str]:
-    """Every file of the working tree, the index, HEAD and the configuration, by digest."""
-    paths = [path for path in root.rglob("*") if path.is_file() and ".git" not in path.relative_to(root).parts]
-    paths += [path for name in ("HEAD", "index", "config") if (path := root / ".git" / name).exists()]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def test_a_repository_is_found_from_a_folder_inside_it(folder):
@@ -82,16 +37,6 @@ def test_a_broken_repository_is_refused_with_gits_words(tmp_path):
     (tmp_path / ".git").mkdir()
     with pytest.raises(GitError, match="not a git repository"):
         GitRepository.discover(tmp_path)
-
-
-def test_a_machine_without_git_is_told_to_install_it(folder, monkeypatch, tmp_path):
-    from autoresearch_mcp.lab import git
-
-    git._programs.cache_clear()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(GitError, match="install it"):
-        GitRepository.discover(folder)
-    git._programs.cache_clear()
 
 
 def test_a_new_repository_has_an_unborn_main_and_no_hooks(tmp_path):
@@ -284,72 +229,6 @@ def test_a_ref_cannot_point_at_nothing_and_a_locked_ref_is_reported(repository, 
         repository.update_ref(CHAMPION, repository.head_commit(), None)
 
 
-def test_a_symbolic_ref_under_our_name_does_not_move_the_users_branch(repository, folder):
-    head = repository.head_commit()
-    idea = repository.commit_with_file(head, FILE, b"x\n", "idea", TIME)
-    user_git(folder, "symbolic-ref", CHAMPION, "refs/heads/main")
-    repository.update_ref(CHAMPION, idea, head)
-    assert user_git(folder, "rev-parse", "main") == head
-    assert repository.ref(CHAMPION) == idea
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "refs/heads/main",
-        "HEAD",
-        "refs/heads/autoresearch",
-        "refs/heads/autoresearch/../main",
-        "refs/autoresearch/a..b",
-        "refs/autoresearch/a.lock",
-        "refs/autoresearch/-x",
-        "refs/autoresearch/oct5/e1\n",
-        "--stdin",
-    ],
-)
-def test_refs_that_are_not_ours_are_never_read_or_written(repository, name):
-    with pytest.raises(GitError, match="belongs to autoresearch"):
-        repository.update_ref(name, repository.head_commit(), None)
-    with pytest.raises(GitError, match="belongs to autoresearch"):
-        repository.ref(name)
-
-
-@pytest.mark.parametrize("prefix", ["refs/", "refs/heads", "refs/heads/main", "--exec=x", "refs/autoresearch/*"])
-def test_listing_stays_under_our_refs(repository, prefix):
-    with pytest.raises(GitError, match="belongs to autoresearch"):
-        repository.refs(prefix)
-
-
-@pytest.mark.parametrize("name", ["HEAD", "main", "--help", "abc", "A" * 40, "0" * 41, ""])
-def test_only_full_object_names_are_accepted(repository, name):
-    for method in (repository.read_blob, repository.object_exists):
-        with pytest.raises(GitError, match="full object name"):
-            method(name)
-    with pytest.raises(GitError, match="full object name"):
-        repository.read_file(name, FILE)
-
-
-@pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a//b", "a/./b", ".git/config", "x/.GIT/y", "a\nb", "a\0"])
-def test_paths_that_leave_the_tree_are_refused(repository, path):
-    with pytest.raises(GitError, match="not a path"):
-        repository.commit_with_file(None, path, b"", "idea", TIME)
-    with pytest.raises(GitError, match="not a path"):
-        repository.is_ignored(path)
-
-
-@pytest.mark.parametrize("tag", ["oct5", "a", "2026-10-05", "a.b_c-d", "x" * 64])
-def test_a_plain_tag_is_accepted(tag):
-    assert validate_tag(tag) == tag
-
-
-@pytest.mark.parametrize(
-    "tag", ["", "Oct5", "-x", ".x", "a b", "a/b", "a..b", "a.lock", "a.", "x" * 65, "a\n", "é", "a~1", "backup"]
-)
-def test_any_other_tag_is_refused_with_the_rule(tag):
-    with pytest.raises(GitError, match="cannot be a tag: a tag is 1 to 64"):
-        validate_tag(tag)
-
-
 def test_missing_objects_are_told_apart(repository):
     assert repository.object_exists(repository.head_commit())
     assert not repository.object_exists("1" * 40)
@@ -363,22 +242,6 @@ def test_ignored_paths_are_known(repository, folder):
     assert repository.is_ignored("-q.log")
     assert not repository.is_ignored(FILE)
     assert not repository.is_ignored("*.txt")
-
-
-def work(repository: GitRepository) -> str:
-    """Every operation once; returns the champion."""
-    head = repository.head_commit()
-    assert head is not None
-    commit = repository.commit_with_file(head, FILE, b"x = 1\r\n", "idea", TIME)
-    repository.update_ref(IDEA, commit, None)
-    repository.update_ref(CHAMPION, head, None)
-    repository.update_ref(CHAMPION, commit, head)
-    assert repository.read_file(commit, FILE) == b"x = 1\r\n"
-    assert repository.refs("refs/autoresearch/") == {IDEA: commit}
-    assert repository.object_exists(commit)
-    repository.is_ignored(FILE)
-    GitRepository.discover(repository.root)
-    return commit
 
 
 def test_head_index_dirty_staged_and_untracked_files_are_left_alone(repository, folder):
@@ -421,173 +284,3 @@ def test_a_repository_with_sha_256_names_works(tmp_path):
     repository = GitRepository.discover(tmp_path)
     repository.initial_commit({FILE: b"DEPTH = 4\n"}, "first", TIME)
     assert len(work(repository)) == 64
-
-
-def test_inherited_git_variables_do_not_matter(repository, folder, tmp_path, monkeypatch):
-    other = GitRepository.create(tmp_path / "other")
-    for key, value in {
-        "GIT_DIR": str(other.common_dir),
-        "GIT_INDEX_FILE": str(tmp_path / "index"),
-        "GIT_OBJECT_DIRECTORY": str(tmp_path / "objects"),
-        "GIT_NAMESPACE": "hidden",
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "core.hooksPath",
-        "GIT_CONFIG_VALUE_0": str(tmp_path),
-        "GIT_TRACE": str(tmp_path / "trace"),
-        "GIT_AUTHOR_DATE": "2001-01-01T00:00:00Z",
-    }.items():
-        monkeypatch.setenv(key, value)
-    champion = work(repository)
-    assert user_git(folder, "rev-parse", CHAMPION) == champion
-    assert not (tmp_path / "trace").exists()
-    assert not (tmp_path / "objects").exists()
-
-
-def test_replaced_objects_are_read_as_they_were(repository, folder):
-    head = repository.head_commit()
-    fake = repository.store_blob(b"fake\n")
-    user_git(folder, "replace", user_git(folder, "rev-parse", f"HEAD:{FILE}"), fake)
-    assert repository.read_file(head, FILE) == b"DEPTH = 4\n"
-
-
-def plant(folder: Path, markers: Path) -> None:
-    """Put a program that leaves a marker wherever git's configuration can name one."""
-    markers.mkdir()
-    programs = folder.parent / "programs"
-    programs.mkdir()
-
-    def program(name: str) -> str:
-        path = programs / name
-        path.write_text(f"#!/bin/sh\ntouch '{markers / name}'\nexit 0\n")
-        path.chmod(0o755)
-        return str(path)
-
-    hooks = folder / ".git" / "hooks"
-    hooks.mkdir(exist_ok=True)
-    for name in (
-        "reference-transaction",
-        "pre-commit",
-        "prepare-commit-msg",
-        "commit-msg",
-        "post-commit",
-        "post-checkout",
-        "post-index-change",
-        "post-rewrite",
-        "pre-auto-gc",
-        "fsmonitor-watchman",
-        "update",
-        "pre-push",
-    ):
-        shutil.copy(program(f"hook-{name}"), hooks / name)
-    settings = {
-        "core.hooksPath": str(hooks),
-        "core.fsmonitor": program("fsmonitor"),
-        "core.pager": program("pager"),
-        "core.editor": program("editor"),
-        "core.askPass": program("askpass"),
-        "core.sshCommand": program("ssh"),
-        "core.gitProxy": program("proxy"),
-        "core.alternateRefsCommand": program("alternates"),
-        "credential.helper": "!" + program("credential"),
-        "filter.planted.clean": program("clean"),
-        "filter.planted.smudge": program("smudge"),
-        "filter.planted.process": program("process"),
-        "filter.planted.required": "true",
-        "diff.external": program("diff"),
-        "diff.planted.textconv": program("textconv"),
-        "diff.planted.command": program("diff-command"),
-        "merge.planted.driver": program("merge"),
-        "gpg.program": program("gpg"),
-        "commit.gpgSign": "true",
-        "tag.gpgSign": "true",
-        "log.showSignature": "true",
-        "gc.auto": "1",
-        "maintenance.auto": "true",
-        "core.useReplaceRefs": "true",
-        "core.splitIndex": "true",
-        "core.untrackedCache": "true",
-        "core.logAllRefUpdates": "always",
-        "trace2.eventTarget": str(markers / "trace"),
-    }
-    for command in ("update-ref", "commit-tree", "cat-file", "rev-parse", "ls-tree", "mktree", "hash-object", "init"):
-        settings[f"alias.{command}"] = "!" + program(f"alias-{command}")
-        settings[f"pager.{command}"] = program(f"pager-{command}")
-    for key, value in settings.items():
-        user_git(folder, "-c", "core.hooksPath=/dev/null", "config", key, value)
-    (folder / ".gitattributes").write_text("* filter=planted diff=planted merge=planted\n")
-    (folder / ".git" / "info").mkdir(exist_ok=True)
-    (folder / ".git" / "info" / "attributes").write_text("* filter=planted diff=planted merge=planted\n")
-
-
-def test_nothing_that_an_agent_planted_in_the_repository_runs(repository, folder, tmp_path):
-    markers = tmp_path / "markers"
-    plant(folder, markers)
-    work(repository)
-    assert names_in(markers) == []
-
-
-def test_the_planted_programs_would_run_under_plain_git(folder, tmp_path):
-    markers = tmp_path / "markers"
-    plant(folder, markers)
-    subprocess.run(["git", "add", "-A"], cwd=folder, env=USER_ENVIRONMENT, capture_output=True)
-    user_git(folder, "update-ref", "refs/heads/other", "HEAD")
-    assert {"process", "fsmonitor", "hook-reference-transaction"} <= set(names_in(markers))
-
-
-def test_nothing_planted_runs_during_the_initial_commit(tmp_path):
-    folder = tmp_path / "lab"
-    repository = GitRepository.create(folder)
-    markers = tmp_path / "markers"
-    plant(folder, markers)
-    repository.initial_commit({FILE: b"x\n"}, "first", TIME)
-    assert names_in(markers) == []
-
-
-def test_a_missing_object_is_not_fetched_through_a_planted_transport(repository, folder, tmp_path):
-    marker = tmp_path / "marker"
-    user_git(folder, "config", "core.repositoryFormatVersion", "1")
-    for key, value in {
-        "extensions.partialClone": "origin",
-        "remote.origin.promisor": "true",
-        "remote.origin.url": f"ext::sh -c touch% {marker}",
-        "remote.origin.uploadpack": f"touch {marker}; false",
-        "protocol.allow": "always",
-        "protocol.ext.allow": "always",
-        "protocol.file.allow": "always",
-    }.items():
-        user_git(folder, "config", key, value)
-    assert not repository.object_exists("1" * 40)
-    with pytest.raises(GitError, match="cat-file failed"):
-        repository.read_blob("1" * 40)
-    work(repository)
-    assert not marker.exists()
-    subprocess.run(["git", "cat-file", "-e", "1" * 40], cwd=folder, env=USER_ENVIRONMENT, capture_output=True)
-    assert marker.exists(), "plain git should have run it, or this test attacks nothing"
-
-
-def test_a_working_tree_moved_by_configuration_is_ignored(repository, folder, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    user_git(folder, "config", "core.worktree", str(elsewhere))
-    assert GitRepository.discover(folder).root == folder.resolve()
-    work(repository)
-    user_git(folder, "config", "core.bare", "true")
-    assert repository.head_commit() is not None
-
-
-def test_descriptors_do_not_grow_over_two_hundred_operations(repository):
-    head = repository.head_commit()
-    before = len(names_in(Path("/dev/fd")))
-    for number in range(100):
-        repository.store_blob(b"%d\n" % number)
-        repository.ref(CHAMPION)
-    assert repository.head_commit() == head
-    assert len(names_in(Path("/dev/fd"))) == before
-
-
-def test_a_git_that_waits_for_a_planted_pipe_is_ended(repository, folder, monkeypatch):
-    monkeypatch.setattr("autoresearch_mcp.lab.git._TIMEOUT_SECONDS", 0.3)
-    (folder / ".git" / "config").unlink()
-    os.mkfifo(folder / ".git" / "config")
-    with pytest.raises(GitError, match=r"did not complete in 0\.3 secs"):
-        repository.head_commit()

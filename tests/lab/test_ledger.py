@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab.errors import LedgerError, UnknownExperimentError
+from autoresearch_mcp.lab.files import sha256_hex
 from autoresearch_mcp.lab.ledger import GENESIS, Ledger, StaleChampionError
 from autoresearch_mcp.lab.ledger_schema import MIGRATIONS, SCHEMA_VERSION
 from autoresearch_mcp.lab.states import Decision, RunState
 
+CANDIDATE, PROGRAM = b"a train.py", b"a program.md"
 SESSION = {
     "tag": "t",
     "researcher": "r",
     "base_commit": "c",
-    "base_sha256": "b",
+    "base_sha256": sha256_hex(CANDIDATE),
     "group": "g",
     "config": "{}",
     "harness": "h",
-    "program_sha256": "p",
+    "program_sha256": sha256_hex(PROGRAM),
 }
 
 
@@ -34,9 +36,9 @@ def experiment(number: int, **changes: object) -> dict[str, object]:
         "parent_version": 0,
         "description": "an idea",
         "hypothesis": "",
-        "candidate_sha256": "s",
+        "candidate_sha256": sha256_hex(CANDIDATE),
         "commit": "c",
-        "program_sha256": "p",
+        "program_sha256": sha256_hex(PROGRAM),
         "lines": 1,
         "lines_delta": 0,
         **changes,
@@ -46,7 +48,7 @@ def experiment(number: int, **changes: object) -> dict[str, object]:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(tmp_path / "ledger.db")
-    ledger.append("session_started", SESSION)
+    ledger.append("session_started", SESSION, blobs=(CANDIDATE, PROGRAM))
     return ledger
 
 
@@ -77,8 +79,7 @@ def test_verify_names_what_was_edited_by_hand(ledger: Ledger, tmp_path: Path, ed
     with sqlite3.connect(tmp_path / "ledger.db") as other:
         other.execute(edit)
     other.close()
-    (problem,) = ledger.verify()
-    assert expected in problem
+    assert expected in ledger.verify()[0]
 
 
 def test_a_failed_transaction_leaves_no_event_and_no_row(ledger: Ledger) -> None:

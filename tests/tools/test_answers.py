@@ -63,15 +63,16 @@ def test_a_finished_win_offers_keep_and_revert_and_a_loss_only_revert(still: Lab
     assert next_of(describe(still, worse)) == f"revert('{worse.id}', lesson='...')"
 
 
-def test_a_stale_win_is_not_offered_for_keeping(still: Lab, record: Record) -> None:
+def test_keeping_a_stale_win_is_offered_with_what_that_does(still: Lab, record: Record) -> None:
     record(still, 2.0)
     first = record(still, 1.9, change="\nA = 1\n")
     second = record(still, 1.8, change="\nB = 1\n")
     keep(still, second.id, "")
     answer = describe(still, still.ledger.experiment(first.id))
-    assert not answer.keepable
-    assert "stale" in answer.text()
-    assert next_of(answer).startswith("revert(")
+    assert answer.keepable
+    assert "stale win" in answer.text()
+    assert "merges its change" in answer.text()
+    assert next_of(answer).startswith("keep(")
 
 
 def test_a_running_experiment_leads_to_waiting_with_another_argument_each_time(still: Lab) -> None:

@@ -1,0 +1,102 @@
+"""A win whose champion has moved meanwhile: its change is merged onto the new champion, and that is run.
+
+Guarantees: the champion only ever becomes its parent plus a change that was measured on it, so a later result cannot erase an
+earlier win; a change is merged by `git merge-file` or not at all, and on a conflict nothing is changed and both diffs are
+shown. Does not: keep what it merged. The new experiment is judged like any other, and it is its own confirmation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .candidate import unified_diff
+from .errors import CandidateError, DecisionError, GitError
+from .merging import merge_file
+from .recording import record_experiment
+from .records import Experiment, Session
+
+if TYPE_CHECKING:
+    from .lab import Lab
+
+MAX_MERGES = 2  # of one idea, one after another; a third time the queue is too long for it, or it is no longer a gain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleConflict:
+    """Why a stale win cannot be merged, with the two changes that meet, as unified diffs from the common parent."""
+
+    reason: str
+    champion_diff: str
+    own_diff: str
+
+
+def merged_experiment(lab: Lab, experiment: Experiment) -> Experiment | None:
+    """Return the experiment in which this one's change was merged onto a newer champion; None: it was not."""
+    found = lab.ledger.experiments("rebase_of = ?", experiment.id, limit=1)
+    return found[0] if found else None
+
+
+def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str | StaleConflict:
+    """Merge a stale win onto the champion and queue its run; returns the new experiment's id, or why it cannot be.
+
+    Call it inside a transaction. Raises `DecisionError` where merging again would lead nowhere.
+    """
+    champion = lab.champion(session)
+    assert champion is not None, "only a kept experiment makes another one stale"
+    if len(origins(lab, experiment)) > MAX_MERGES:
+        raise DecisionError(
+            f"{experiment.id} was merged {MAX_MERGES} times, and the champion moved again ({champion.id} now). "
+            f'Call revert("{experiment.id}", lesson=...) and repeat the change on the champion, if it still promises a gain.'
+        )
+    parent, ours, theirs = (_source(lab, session, each) for each in (_parent(lab, experiment), champion, experiment))
+
+    def conflict(reason: str) -> StaleConflict:
+        return StaleConflict(reason=reason, champion_diff=unified_diff(parent, ours), own_diff=unified_diff(parent, theirs))
+
+    try:
+        merge = merge_file(parent, ours, theirs, labels=(experiment.parent or "start", champion.id, experiment.id))
+    except GitError as error:
+        return conflict(f"they cannot be merged: {error}")
+    if merge.conflicts:
+        return conflict(f"the two changes touch the same lines in {merge.conflicts} places")
+    if merge.content == ours:
+        raise DecisionError(
+            f"The champion {champion.id} has the change of {experiment.id} already. "
+            f'Call revert("{experiment.id}", lesson=...) and go on from the champion.'
+        )
+    try:
+        merged = record_experiment(
+            lab,
+            session,
+            merge.content,
+            researcher=experiment.researcher,
+            parent=champion,
+            parent_version=session.version,
+            description=experiment.description,
+            hypothesis=experiment.hypothesis,
+            rebase_of=experiment.id,
+        )
+    except CandidateError as error:
+        return conflict(f"what they make together cannot be an experiment: {error}")
+    lesson = f"a stale win: merged onto the champion {champion.id} and run again as {merged}"
+    lab.ledger.append("experiment_reverted", {"id": experiment.id, "lesson": lesson})
+    return merged
+
+
+def origins(lab: Lab, experiment: Experiment) -> list[Experiment]:
+    """Return the experiment and those whose change it carries, back to the researcher's own bytes."""
+    chain = [experiment]
+    while (before := chain[-1].rebase_of) is not None:
+        chain.append(lab.ledger.experiment(before))
+    return chain
+
+
+def _parent(lab: Lab, experiment: Experiment) -> Experiment | None:
+    return None if experiment.parent is None else lab.ledger.experiment(experiment.parent)
+
+
+def _source(lab: Lab, session: Session, experiment: Experiment | None) -> bytes:
+    source = lab.ledger.blob(session.base_sha256 if experiment is None else experiment.candidate_sha256)
+    assert source is not None, "the ledger stores every candidate in the transaction that names it"
+    return source

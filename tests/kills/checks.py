@@ -1,0 +1,139 @@
+"""What holds of a lab whatever died in it, checked from the outside: the record, git, the user's files, and the machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.states import Decision, Outcome, RunState
+
+from .labs import Place
+
+_GONE_SECONDS = 15.0
+# What may become of an experiment, one letter for each event.
+_LETTERS = {
+    "experiment_recorded": "r",
+    "run_queued": "q",
+    "run_started": "s",
+    "run_retried": "t",
+    "run_finished": "f",
+    "experiment_judged": "j",
+    "experiment_kept": "k",
+    "experiment_reverted": "v",
+}
+_LIFE = re.compile(r"rq(s(ts)?)?fj(k|v)?")  # a cancelled run may never have been started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Users:
+    """What belongs to the user, to the byte: files with their modes and times, git's own files, refs that are not ours."""
+
+    files: Mapping[str, tuple[int, int, bytes]]
+    git: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, place: Place) -> Users:
+        files, git = {}, {}
+        for path in sorted(place.lab.rglob("*")):
+            name = path.relative_to(place.lab).as_posix()
+            if path.is_dir() or path == place.train:
+                continue
+            if not name.startswith(".git/"):
+                files[name] = (path.stat().st_mode, path.stat().st_mtime_ns, path.read_bytes())
+            elif not re.match(r"\.git/(objects/|(logs/)?refs/(heads/)?autoresearch/|autoresearch\.(json|lock)$)", name):
+                git[name] = path.read_bytes()
+        return cls(files=files, git=git)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """What a repeated call must not change."""
+
+    ledger_head: str
+    refs: Mapping[str, str]
+    train: bytes
+
+    @classmethod
+    def of(cls, place: Place, lab: Lab) -> Now:
+        refs = {**lab.git.refs("refs/autoresearch"), **lab.git.refs("refs/heads/autoresearch")}
+        return cls(ledger_head=lab.ledger.head(), refs=refs, train=place.train.read_bytes())
+
+
+def require_whole(place: Place, lab: Lab, users: Users, *, train: bytes, backups: int = 0) -> None:
+    """Require that nothing was lost, doubled or left behind."""
+    assert lab.ledger.verify() == []
+    _require_one_life_each(lab)
+    _require_one_result_each(lab)
+    _require_refs(lab, backups)
+    assert place.train.read_bytes() == train
+    after = Users.of(place)
+    assert after.files == users.files
+    assert after.git == users.git
+    require_nobody(place)
+
+
+def require_nobody(place: Place) -> None:
+    """Require that no process of ours is left, soon."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while (left := place.processes()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left, [process.cmdline() for process in left]
+
+
+def _require_one_life_each(lab: Lab) -> None:
+    """One sequence of events for each experiment and for the lab, with nothing in it twice."""
+    lives: dict[str, str] = {}
+    once: Counter[str] = Counter()
+    for row in lab.ledger.events_after(0):
+        kind, body = row["kind"], json.loads(row["body"])
+        if kind in _LETTERS:
+            experiment = body.get("experiment") or body["id"].partition(".")[0]
+            lives[experiment] = lives.get(experiment, "") + _LETTERS[kind]
+        else:
+            once[kind] += 1
+    for experiment, life in lives.items():
+        assert _LIFE.fullmatch(life), f"{experiment}: {life}"
+    assert once["lab_created"] == 1
+    assert once["rules_accepted"] == once["session_started"] <= 1
+    assert once["train_file_restored"] <= 1
+
+
+def _require_one_result_each(lab: Lab) -> None:
+    """Each run has one result, which is that of one of its attempts, or of none where it is lost or was cancelled."""
+    for folder in lab.state.runs.iterdir():
+        assert not [path.name for path in folder.iterdir() if path.is_dir() and path.name != "code"], "scratch is left"
+    for experiment in lab.ledger.experiments():
+        for run in lab.ledger.runs(experiment.id):
+            assert run.state is RunState.FINISHED
+            assert run.result is not None
+            paths = [lab.state.run(run.id if n == 1 else f"{run.id}-{n}") for n in range(1, run.attempt + 1)]
+            written = [json.loads(each.result.read_text()) for each in paths if each.result.exists()]
+            if run.result.outcome in (Outcome.LOST, Outcome.CANCELLED):
+                assert len(written) <= 1
+                continue
+            assert len(written) == 1
+            assert written[0]["val_bpb"] == run.result.val_bpb
+            assert run.result.tainted is None
+
+
+def _require_refs(lab: Lab, backups: int) -> None:
+    """The branch is at the champion; every candidate has its ref, and there is no other but the backups."""
+    expected = {}
+    for session in lab.ledger.sessions():
+        champion = lab.champion(session)
+        assert lab.git.ref(session.branch) == (session.base_commit if champion is None else champion.commit)
+        kept = lab.ledger.experiments("session = ? AND decision = ?", session.tag, Decision.KEPT, order="decided_at")
+        assert (kept[-1].id if kept else None) == session.champion
+        assert len(kept) == session.version
+        for experiment in lab.ledger.experiments("session = ?", session.tag):
+            expected[f"refs/autoresearch/{session.tag}/{experiment.id}"] = experiment.commit
+    there = lab.git.refs("refs/autoresearch")
+    saved = {name for name in there if name.startswith("refs/autoresearch/backup/")}
+    assert {name: there[name] for name in there.keys() - saved} == expected
+    assert len(saved) == backups

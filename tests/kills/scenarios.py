@@ -1,0 +1,133 @@
+"""What the process that dies was asked for, and what must be true once the same was asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.states import Decision, Verdict
+from autoresearch_mcp.tools.catalog import TOOLS
+
+from .labs import CHAMPION, QUICK_TRAIN_PY, REAL_TRAIN_PY, UNDECIDED, idea
+
+Call = tuple[str, dict[str, Any]]
+
+_TOOLS = {tool.name: tool.function for tool in TOOLS}
+_UNKNOWN = b"# an edit that was never run\r\n"
+LONG_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One thing that a process is asked for.
+
+    Attributes:
+        stage: what the lab is before (`labs.STAGES`).
+        train: what the researcher has written into train.py; None: it stays.
+        calls: what the process that dies is asked for.
+        again: what is asked for afterwards, twice.
+        result: the newest experiment then: its id, verdict and decision; None: there is none.
+        train_after: what train.py holds then; None: the same as before.
+        backups: how many refs with saved content there are then.
+        runner: the point at which the runner dies, too.
+    """
+
+    stage: str
+    calls: tuple[Call, ...]
+    again: tuple[Call, ...]
+    train: bytes | None = None
+    result: tuple[str, Verdict, Decision] | None = None
+    train_after: bytes | None = None
+    backups: int = 0
+    runner: str = ""
+
+    @property
+    def final_train(self) -> bytes:
+        return self.train_after or self.train or (REAL_TRAIN_PY if self.stage == "real" else QUICK_TRAIN_PY)
+
+
+def call(lab: Lab, calls: tuple[Call, ...]) -> None:
+    """Call tools one after the other, as a client would."""
+    for name, arguments in calls:
+        _TOOLS[name](lab, **arguments)
+
+
+def _run(description: str, wait_seconds: float = 0.0) -> Call:
+    return "run_experiment", {"description": description, "wait_seconds": wait_seconds}
+
+
+_THIRD = "e0003"
+_DECIDE = {"experiment_id": UNDECIDED}
+_IMPROVED = (_THIRD, Verdict.IMPROVED, Decision.PENDING)
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "create": Scenario(stage="bare", calls=(), again=()),
+    "session": Scenario(stage="opened", calls=(("start_session", {}),), again=(("start_session", {}),)),
+    "submit": Scenario(
+        stage="scored",
+        train=idea(1.8),
+        calls=(_run("another idea"),),
+        again=(_run("another idea", LONG_SECONDS),),
+        result=_IMPROVED,
+    ),
+    "wait": Scenario(
+        stage="scored",
+        train=idea(1.8, wishes="seconds=0.3"),
+        calls=(_run("another idea", LONG_SECONDS),),
+        again=(("wait_experiment", {"experiment_id": _THIRD, "wait_seconds": LONG_SECONDS}),),
+        result=_IMPROVED,
+    ),
+    "wait-for-the-dead": Scenario(
+        stage="scored",
+        train=idea(1.8),
+        calls=(_run("another idea", LONG_SECONDS),),
+        again=(("wait_experiment", {"experiment_id": _THIRD, "wait_seconds": LONG_SECONDS}),),
+        result=_IMPROVED,
+        runner="train.training",
+    ),
+    "baseline": Scenario(
+        stage="begun",
+        calls=(_run("baseline", LONG_SECONDS),),
+        again=(("wait_experiment", {"experiment_id": CHAMPION, "wait_seconds": LONG_SECONDS}),),
+        result=(CHAMPION, Verdict.IMPROVED, Decision.KEPT),
+    ),
+    "cancel": Scenario(
+        stage="scored",
+        train=idea(1.8, wishes="seconds=4"),
+        calls=(_run("another idea"), ("cancel_experiment", {"experiment_id": _THIRD})),
+        again=(("cancel_experiment", {"experiment_id": _THIRD}),),
+        result=(_THIRD, Verdict.CANCELLED, Decision.PENDING),
+    ),
+    "keep": Scenario(
+        stage="scored",
+        train=idea(1.9),
+        calls=(("keep", _DECIDE),),
+        again=(("keep", _DECIDE),),
+        result=(UNDECIDED, Verdict.IMPROVED, Decision.KEPT),
+    ),
+    "revert": Scenario(
+        stage="scored",
+        train=idea(1.9) + _UNKNOWN,
+        calls=(("revert", _DECIDE),),
+        again=(("revert", _DECIDE),),
+        result=(UNDECIDED, Verdict.IMPROVED, Decision.REVERTED),
+        train_after=QUICK_TRAIN_PY,
+        backups=1,
+    ),
+    # A runner dies while the server lives: the same call goes on.
+    "quick": Scenario(
+        stage="scored",
+        train=idea(1.8),
+        calls=(_run("another idea", LONG_SECONDS),),
+        again=(_run("another idea", LONG_SECONDS),),
+        result=_IMPROVED,
+    ),
+    "real": Scenario(
+        stage="real",
+        calls=(_run("baseline", LONG_SECONDS),),
+        again=(("wait_experiment", {"experiment_id": CHAMPION, "wait_seconds": LONG_SECONDS}),),
+        result=(CHAMPION, Verdict.IMPROVED, Decision.KEPT),
+    ),
+}
