@@ -33,6 +33,8 @@ _SQLITE = {
 }
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _GIT = re.compile("|".join(re.escape(os.strerror(number)) for number in _WHAT))  # git runs with LC_ALL=C
+_GIT_WITHOUT_REASON = re.compile(r"(couldn't|could not|unable to|cannot) write")  # what it says of a ref's lock file
+_FULL_BYTES = 1 << 20
 
 
 def disk_error(place: Path | str, what: str) -> DiskError:
@@ -82,10 +84,11 @@ def record_errors_told(path: Path) -> Iterator[None]:
 
 def told_by_git(complaint: str, root: Path) -> DiskError | None:
     """Return the error for what git said in ``root``; None: it was about something else."""
-    found = _GIT.search(complaint)
-    if found is None:
-        return None
-    return disk_error(root, next(what for number, what in _WHAT.items() if os.strerror(number) == found[0]))
+    if (found := _GIT.search(complaint)) is not None:
+        return disk_error(root, next(what for number, what in _WHAT.items() if os.strerror(number) == found[0]))
+    if _GIT_WITHOUT_REASON.search(complaint) and free_bytes(root) < _FULL_BYTES:
+        return disk_error(root, _WHAT[errno.ENOSPC])
+    return None
 
 
 def free_bytes(folder: Path) -> int:

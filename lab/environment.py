@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -42,7 +43,7 @@ def trainer_python(configured: str | None) -> TrainerPython:
     """
     path = trainer_path(configured)
     name = path if configured is None else f"[trainer] python = {configured!r}"
-    answer = look() if configured is None else _ask(name, path)
+    answer = _look_here(path) if configured is None else _ask(name, path)
     version = (answer["python"][0], answer["python"][1])
     if version < _OLDEST_PYTHON:
         oldest = ".".join(map(str, _OLDEST_PYTHON))
@@ -72,6 +73,17 @@ def require_cuda(python: TrainerPython) -> None:
             "(https://pytorch.org/get-started/locally), or name the Python of a CUDA environment as [trainer] python in "
             "autoresearch.toml."
         )
+
+
+def _look_here(path: str) -> dict:
+    """Return what this interpreter has; remembered until what is installed changes, as for any other."""
+    known = _known.get(path)
+    if known is not None and known[0] == _stamp(path, known[1]):
+        return known[1]
+    before = _stamp(path, {"packages": sysconfig.get_path("purelib")})
+    answer = look()
+    _known[path] = (before, answer)
+    return answer
 
 
 def _ask(name: str, path: str) -> dict:

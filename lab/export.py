@@ -1,15 +1,19 @@
-"""results.tsv, as karpathy/autoresearch writes it: five columns for each experiment that has an answer.
+"""What `autoresearch export` writes: results.tsv as karpathy/autoresearch has it, JSON lines, and CSV for spreadsheets.
 
-Pure: records in, text out. Guarantees: every row is one line of five fields, whatever a description holds, and its commit is
-one of this lab's repository. What upstream has no status for (undecided, cancelled, lost) is left out and counted. The ledger
-is the record; this is a view of it, and nothing reads it back.
+Pure: records in, text out. The ledger is the record; these are views of it, and nothing reads them back. Guarantees: in the
+two tables every row is one record of as many fields as the header, whatever a description holds; no cell of the CSV is a
+formula to a spreadsheet; a commit is one of this lab's repository. What upstream has no status for (undecided, cancelled,
+lost) is left out of results.tsv and counted; the others have every experiment.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from .records import Experiment, Run
 from .states import NO_ANSWER, Decision
@@ -18,8 +22,10 @@ COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 COMMIT_DIGITS = 7
 
 Status = Literal["keep", "discard", "crash"]
+Format = Literal["tsv", "jsonl", "csv"]
 
 _MB_PER_GB = 1024  # as upstream divides
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a text a formula to a spreadsheet (OWASP, CSV injection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +80,72 @@ def export_results(experiments: Sequence[Experiment], runs: Mapping[str, Sequenc
     return Results(rows=tuple(rows), left_out=left_out)
 
 
-def foreign_commits(tsv: str, experiments: Sequence[Experiment]) -> list[str]:
-    """Return the first fields of the rows of ``tsv`` that are no commits of ``experiments``; a header is none either."""
-    ours = {experiment.commit[:COMMIT_DIGITS] for experiment in experiments}
-    fields = [line.partition("\t")[0] for line in tsv.splitlines() if line.strip()]
-    return [field for field in fields if field != COLUMNS[0] and field not in ours]
+def jsonl_text(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]]) -> str:
+    """Return one JSON object a line: every field of the experiment, and under ``runs`` those of each run with its result.
+
+    Only the nats of each validation window are left out: thousands of numbers, which stay in the record.
+    """
+    lines = ({**asdict(each), "runs": [_run_fields(run) for run in runs.get(each.id, ())]} for each in experiments)
+    return "".join(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n" for line in lines)
+
+
+def csv_text(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]]) -> str:
+    """Return a table of every field of the experiments and what their runs came to, with a header.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe there; numbers are as they are.
+    """
+    output = io.StringIO()
+    names = tuple(field.name for field in fields(Experiment))
+    table = csv.writer(output, lineterminator="\n")
+    table.writerow((*names, "runs", "memory_gb", "device_seconds"))
+    for each in experiments:
+        its = runs.get(each.id, ())
+        seconds = sum(run.result.total_seconds for run in its if run.result is not None)
+        values = (getattr(each, name) for name in names)
+        table.writerow((*map(_cell, values), len(its), _memory_gb(its), round(seconds, 1)))
+    return output.getvalue()
+
+
+def foreign_commits(text: str, experiments: Sequence[Experiment], form: Format = "tsv") -> list[str]:
+    """Return what names the rows of ``text`` that are no ``experiments``: their commit, or what stands in its place.
+
+    A header is none of them; what is no table of this form is foreign as a whole.
+    """
+    if form == "tsv":
+        ours = {experiment.commit[:COMMIT_DIGITS] for experiment in experiments}
+        found = [line.partition("\t")[0] for line in text.splitlines() if line.strip()]
+        return [field for field in found if field != COLUMNS[0] and field not in ours]
+    ours = {experiment.commit for experiment in experiments}
+    try:
+        rows: list[Any] = (
+            [json.loads(line) for line in text.splitlines() if line.strip()]
+            if form == "jsonl"
+            else list(csv.DictReader(io.StringIO(text), strict=True))
+        )
+    except (ValueError, csv.Error):
+        return [text[:40]]
+    commits = [str(row.get("commit")) if isinstance(row, dict) else str(row) for row in rows]
+    return [commit for commit in commits if commit not in ours]
 
 
 def one_field(text: str) -> str:
     """Return ``text`` on one line, without tabs, control characters, and the quotes that readers of tables pair up."""
     visible = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(visible.split()).replace('"', "'")
+
+
+def _run_fields(run: Run) -> dict[str, Any]:
+    found = asdict(run)
+    if found["result"] is not None:
+        del found["result"]["window_nats"]
+    return found
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    flat = one_field(value)
+    return f"'{flat}" if flat.startswith(_FORMULA) else flat
 
 
 def _status(experiment: Experiment) -> Status | None:

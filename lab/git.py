@@ -1,14 +1,14 @@
-"""The only module that runs git: reads, and adds objects and refs, in a repository that an agent can write to.
+"""The repository of a lab: reads, and adds objects, refs and worktrees, beside a user and an agent who work in it.
 
-Everything in ``.git`` may have been planted, so git is reached through GitPython's ``Git.execute`` with fixed plumbing
-commands, an environment rebuilt from nothing, and options that outrank ``.git/config``.
+Everything in ``.git`` may have been planted, so git runs through `git_command` alone, names are checked by `git_names`,
+and worktrees are written by `git_worktree`.
 
-Guarantees: no hook, filter, fsmonitor, alias, pager, signing program, transport or helper named there is executed;
-bytes go in and out unchanged; HEAD, the index and the working tree are never touched (``initial_commit``, on a
-repository without commits, is the one exception); refs move by compare-and-swap and only under
-``refs/heads/autoresearch/`` and ``refs/autoresearch/``; equal arguments give the equal commit, so redoing is safe.
+Guarantees: no program named in the repository is executed; bytes go in and out unchanged; HEAD, the index and the files of
+a working tree that exists are never touched (``initial_commit``, on a repository without commits, is the one exception);
+refs move by compare-and-swap and only under ``refs/heads/autoresearch/`` and ``refs/autoresearch/``; equal arguments give
+the equal commit, so redoing is safe. Objects that are not here are never fetched.
 
-Does not: merge, diff, check out or push, nor keep a process or a descriptor open between calls.
+Does not: merge (`merging` does), diff, check out or push.
 """
 
 from __future__ import annotations

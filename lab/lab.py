@@ -33,10 +33,11 @@ from .paths import PROGRAM_FILE, TRAIN_FILE, StatePaths, WorkspacePaths
 from .pins import adopted_environment, open_prepared_corpus
 from .records import AcceptedRules, Experiment, Researcher, Session
 from .referee.harness import pin_harness
-from .stopping import SessionFacts, stop_reason
+from .stopping import SessionFacts, crashes_in_a_row, stop_reason
 
 NEW_SESSION = "new"  # the tag that asks for a new session under a free name
 _PROGRAM_BYTES = 262_144
+_COUNTED = "session = ? AND verdict IS NOT 'cancelled' AND verdict IS NOT 'lost'"  # what a stop rule counts
 
 
 class Lab:
@@ -303,14 +304,14 @@ class Lab:
 
     def stop_reason(self, session: Session) -> str | None:
         """Return which stop rule the session has met, or None while it may go on."""
-        verdicts = self.ledger.verdicts(session.tag)
         champion = self.champion(session)
         resumed = self.ledger.latest("lab_resumed")
+        since = self.ledger.latest_verdicts(session.tag, recorded_after=0.0 if resumed is None else resumed.at)
         facts = SessionFacts(
-            verdicts=[verdict for verdict, _ in verdicts],
+            experiments=self.ledger.count_experiments(_COUNTED, session.tag),
+            crashes_in_a_row=crashes_in_a_row(since),
             hours=(time.time() - session.created_at) / 3600,
             best_val_bpb=None if champion is None else champion.val_bpb,
-            forgiven=0 if resumed is None else sum(created_at <= resumed.at for _, created_at in verdicts),
         )
         return stop_reason(self.session_config(session).stop, facts)
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,18 @@ from .errors import DiskError, LedgerError, UnknownExperimentError
 from .executor import RunResult
 from .ledger_schema import APPLY, MIGRATIONS, REBUILD, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
 from .ledger_verification import GENESIS, REPLAY_ERRORS, chain_sha256, problems_of
+from .programs import ProgramShare
 from .records import Experiment, Researcher, Run, Session
 from .referee.specfile import result_from_json
 from .states import Decision, RunState, Verdict
 
 _BUSY_SECONDS = 30.0
+_VERDICTS = 50  # read at once
 _REOPEN_SECONDS = 1.0  # between two attempts to write a record that was opened for reading only
+
+_EXPERIMENT, _PROGRAM_SHARE, _RESULT, _RUN = (
+    tuple(field.name for field in fields(kind)) for kind in (Experiment, ProgramShare, RunResult, Run)
+)
 
 __all__ = ["GENESIS", "Ledger", "StaleChampionError"]
 
@@ -154,14 +160,42 @@ class Ledger:
         self, where: str = "1", *values: Any, order: str = "rowid", limit: int = -1, offset: int = 0
     ) -> list[Experiment]:
         """Return experiments; ``where`` and ``order`` are SQL written by the caller's code, ``values`` its parameters."""
-        query = f"SELECT * FROM experiments WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
-        rows = self._all(query, *values, limit, offset)
+        page = f"SELECT rowid FROM experiments WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"  # sorts numbers, not rows
+        rows = self._all(f"SELECT * FROM experiments WHERE rowid IN ({page}) ORDER BY {order}", *values, limit, offset)
         return [_experiment(row) for row in rows]
 
-    def verdicts(self, session: str) -> list[tuple[Verdict | None, float]]:
-        """Return (verdict, time of recording) of every experiment of a session, the oldest first."""
-        rows = self._all("SELECT verdict, created_at FROM experiments WHERE session = ? ORDER BY rowid", session)
-        return [(None if row["verdict"] is None else Verdict(row["verdict"]), row["created_at"]) for row in rows]
+    def latest_verdicts(self, session: str, *, recorded_after: float = 0.0) -> Iterator[Verdict | None]:
+        """Yield the verdicts of a session's experiments that were recorded after a moment, the newest first.
+
+        They are read a page at a time: whoever has seen enough stops.
+        """
+        last: int | None = None
+        query = """SELECT rowid, verdict FROM experiments
+            WHERE session = ? AND rowid < COALESCE(?, 9223372036854775807) AND created_at > ? ORDER BY rowid DESC LIMIT ?"""
+        while rows := self._all(query, session, last, recorded_after, _VERDICTS):
+            for row in rows:
+                yield None if row["verdict"] is None else Verdict(row["verdict"])
+            last = rows[-1]["rowid"]
+
+    def program_shares(self, where: str = "1", *values: Any) -> list[ProgramShare]:
+        """Return what the experiments of each program came to in each session, the oldest first.
+
+        ``where`` is SQL as in `experiments`. SQLite sums up, since a long record has tens of thousands of rows; the single
+        differences come as it writes numbers, with 15 digits.
+        """
+        rows = self._all(
+            f"""SELECT summed.*, oldest.id AS first, newest.id AS last, oldest.created_at AS began_at FROM (
+                SELECT session, program_sha256, MIN(rowid) AS first_row, MAX(rowid) AS last_row, COUNT(*) AS experiments,
+                    COUNT(verdict) - COUNT(val_bpb) AS without_number, MIN(val_bpb) AS best_val_bpb,
+                    COUNT(*) FILTER (WHERE decision = 'kept' AND parent IS NOT NULL) AS kept,
+                    -TOTAL(delta) FILTER (WHERE decision = 'kept' AND parent IS NOT NULL) AS total_gain,
+                    group_concat(delta) AS deltas
+                FROM experiments WHERE {where} GROUP BY session, program_sha256) AS summed
+            JOIN experiments AS oldest ON oldest.rowid = first_row JOIN experiments AS newest ON newest.rowid = last_row
+            ORDER BY first_row""",
+            *values,
+        )
+        return [_program_share(row) for row in rows]
 
     def count_experiments(self, where: str = "1", *values: Any) -> int:
         row = self._one(f"SELECT COUNT(*) AS n FROM experiments WHERE {where}", *values)
@@ -179,6 +213,14 @@ class Ledger:
 
     def runs(self, experiment_id: str) -> list[Run]:
         return [_run(row) for row in self._all("SELECT * FROM runs WHERE experiment = ? ORDER BY rowid", experiment_id)]
+
+    def runs_by_experiment(self, session: str) -> dict[str, list[Run]]:
+        """Return the runs of every experiment of a session, by its id."""
+        runs: dict[str, list[Run]] = {}
+        query = "SELECT * FROM runs WHERE experiment IN (SELECT id FROM experiments WHERE session = ?) ORDER BY rowid"
+        for row in self._all(query, session):
+            runs.setdefault(row["experiment"], []).append(_run(row))
+        return runs
 
     def runs_in_state(self, state: RunState) -> list[Run]:
         """Return runs, the oldest first."""
@@ -314,8 +356,8 @@ def _connected(path: Path, way: str) -> sqlite3.Connection:
 
 
 def result_to_json(result: RunResult) -> dict[str, Any]:
-    """The JSON object of a result, as it stands in an event."""
-    return asdict(result)
+    """The JSON object of a result, as it stands in an event; nothing is copied, for it may have thousands of windows."""
+    return {name: getattr(result, name) for name in _RESULT}
 
 
 def _canonical(payload: Mapping[str, Any]) -> str:
@@ -328,15 +370,22 @@ def _event(row: sqlite3.Row) -> Event:
 
 
 def _experiment(row: sqlite3.Row) -> Experiment:
-    values = {field.name: row[field.name] for field in fields(Experiment)}
+    values = {name: row[name] for name in _EXPERIMENT}
     values["verdict"] = None if row["verdict"] is None else Verdict(row["verdict"])
     values["decision"] = Decision(row["decision"])
     values["keepable"] = bool(row["keepable"])
     return Experiment(**values)
 
 
+def _program_share(row: sqlite3.Row) -> ProgramShare:
+    values = {name: row[name] for name in _PROGRAM_SHARE}
+    deltas = row["deltas"]
+    values["deltas"] = () if deltas is None else tuple(map(float, deltas.split(",")))
+    return ProgramShare(**values)
+
+
 def _run(row: sqlite3.Row) -> Run:
-    values = {field.name: row[field.name] for field in fields(Run)}
+    values = {name: row[name] for name in _RUN}
     values["state"] = RunState(row["state"])
     values["result"] = None if row["result"] is None else result_from_json(json.loads(row["result"]))
     return Run(**values)

@@ -57,7 +57,7 @@ class LocalExecutor:
 
     def submit(self, spec: RunSpec) -> str:
         paths = self._state.run(spec.run_id)
-        paths.root.mkdir(mode=0o700, exist_ok=True)
+        paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = time.monotonic() + _LAUNCH_LIMIT_SECONDS
         while (lock_fd := try_lock(paths.runner_lock)) is None:
             if (device := _device_of(paths)) is not None:

@@ -9,14 +9,36 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-from .records import Experiment
-from .states import Decision
 
 DIGITS = 8  # of a program's SHA-256, as answers show it
 _HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramShare:
+    """What some of the experiments under one program.md came to in one session; `Ledger.program_shares` sums it up.
+
+    Attributes:
+        first: id of the oldest experiment; ``last`` of the newest, ``began_at`` when the oldest was recorded (epoch seconds).
+        last_row: grows with the order in which the newest experiments were recorded.
+        kept, without_number, best_val_bpb, total_gain: as in `ProgramRecord`.
+        deltas: of the experiments that were compared with a parent.
+    """
+
+    session: str
+    program_sha256: str
+    first: str
+    last: str
+    last_row: int
+    began_at: float
+    experiments: int
+    kept: int
+    without_number: int
+    best_val_bpb: float | None
+    deltas: tuple[float, ...]
+    total_gain: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +70,14 @@ class ProgramRecord:
     total_gain: float
 
 
-def compare_programs(experiments: Iterable[Experiment], groups: Mapping[str, str]) -> list[ProgramRecord]:
+def compare_programs(shares: Iterable[ProgramShare], groups: Mapping[str, str]) -> list[ProgramRecord]:
     """Return a record for each program and group, in the order of their first experiments.
 
-    ``experiments`` are the oldest first; ``groups`` maps a session's tag to its comparability group.
+    ``shares`` are the oldest first; ``groups`` maps a session's tag to its comparability group.
     """
-    gathered: dict[tuple[str, str], list[Experiment]] = {}
-    for experiment in experiments:
-        gathered.setdefault((experiment.program_sha256, groups[experiment.session]), []).append(experiment)
+    gathered: dict[tuple[str, str], list[ProgramShare]] = {}
+    for share in shares:
+        gathered.setdefault((share.program_sha256, groups[share.session]), []).append(share)
     return [_record(sha256, group, members) for (sha256, group), members in gathered.items()]
 
 
@@ -67,20 +89,19 @@ def program_title(text: str, limit: int = 60) -> str:
     return flat if len(flat) <= limit else flat[: limit - 3] + "..."
 
 
-def _record(sha256: str, group: str, members: list[Experiment]) -> ProgramRecord:
-    deltas = [member.delta for member in members if member.delta is not None]
-    kept = [member for member in members if member.decision is Decision.KEPT and not member.is_baseline]
+def _record(sha256: str, group: str, shares: Sequence[ProgramShare]) -> ProgramRecord:
+    deltas = [delta for share in shares for delta in share.deltas]
     return ProgramRecord(
         sha256=sha256,
         group=group,
-        first=members[0].id,
-        last=members[-1].id,
-        began_at=members[0].created_at,
-        experiments=len(members),
-        kept=len(kept),
-        without_number=sum(member.verdict is not None and member.val_bpb is None for member in members),
-        best_val_bpb=min((member.val_bpb for member in members if member.val_bpb is not None), default=None),
+        first=shares[0].first,
+        last=max(shares, key=lambda share: share.last_row).last,
+        began_at=shares[0].began_at,
+        experiments=sum(share.experiments for share in shares),
+        kept=sum(share.kept for share in shares),
+        without_number=sum(share.without_number for share in shares),
+        best_val_bpb=min((share.best_val_bpb for share in shares if share.best_val_bpb is not None), default=None),
         mean_delta=statistics.fmean(deltas) if deltas else None,
         median_delta=statistics.median(deltas) if deltas else None,
-        total_gain=sum(-(member.delta or 0.0) for member in kept),
+        total_gain=sum(share.total_gain for share in shares),
     )

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,34 +71,41 @@ def find(lab: Lab, session: Session, name: str = "") -> Researcher:
 
     Raises:
         UnknownNameError: nobody of that name has joined.
-        NotReadyError: no name is given, and several researchers use this server.
+        NotReadyError: no name is given, and it could be one of several.
     """
     there = lab.ledger.researchers(session.tag)
-    names = ", ".join(researcher.name for researcher in there)
     if not name:
-        ours = [researcher for researcher in there if researcher.name in lab.presence.names]
-        if len(ours) > 1:
-            raise NotReadyError(
-                f"Several researchers use this server ({', '.join(one.name for one in ours)}): call again with "
-                "researcher='<your name>', the one you gave to start_session."
-            )
-        if ours:
-            return ours[0]
-        return next(
-            (one for one in there if one.workspace == lab.presence.worktree),
-            next(one for one in there if not one.workspace),
+        possible = [one for one in there if one.name in lab.presence.names] or _of_folder(lab, there) or there
+        if len(possible) == 1:
+            return possible[0]
+        raise NotReadyError(
+            f"Several researchers work here ({_names(possible)}): call again with researcher='<your name>', the one that you "
+            "gave to start_session."
         )
     for researcher in there:
         if researcher.name == name:
             return researcher
     raise UnknownNameError(
-        f"No researcher {name!r} in session {session.tag}; there is {names}. Call start_session(researcher={name!r}) to join."
+        f"No researcher {name!r} in session {session.tag}; there is {_names(there)}. Call start_session(researcher={name!r}) "
+        "to join."
     )
 
 
+def here(lab: Lab, session: Session) -> Researcher:
+    """Return the researcher in whose folder this process was started."""
+    there = lab.ledger.researchers(session.tag)
+    return (_of_folder(lab, there) or [one for one in there if not one.workspace])[0]
+
+
+def stand_in(lab: Lab) -> None:
+    """Let this process work for whoever works in the folder it was started in: what a person's commands are for."""
+    if (session := lab.ledger.newest_session()) is not None:
+        lab.presence.names[here(lab, session).name] = None
+
+
 def is_ambiguous(lab: Lab, session: Session) -> bool:
-    """True where a call has to say for whom it is."""
-    return sum(one.name in lab.presence.names for one in lab.ledger.researchers(session.tag)) > 1
+    """True where a call has to say for whom it is, now or after this server was started anew."""
+    return len(lab.ledger.researchers(session.tag)) > 1 and not lab.presence.worktree
 
 
 def join(lab: Lab, session: Session, name: str) -> Researcher:
@@ -104,22 +113,31 @@ def join(lab: Lab, session: Session, name: str) -> Researcher:
 
     The first in a session, and whoever comes when nobody works there, has the lab's own folder; each other gets a worktree.
     """
-    name = name or find(lab, session).name
+    name = name or (find if lab.presence.names else here)(lab, session).name
     with lab.ledger.transaction():
-        known = {researcher.name: researcher for researcher in lab.ledger.researchers(session.tag)}
-        is_new = name not in known
-        if is_new:
-            workspace, base, base_version = _place(lab, session, name, list(known.values()))
-            event = {"session": session.tag, "researcher": name, "workspace": workspace}
-            lab.ledger.append("researcher_joined", {**event, "base": base, "base_version": base_version})
-    researcher = find(lab, session, name)
+        there = lab.ledger.researchers(session.tag)
+        researcher = next((one for one in there if one.name == name), None)
+        if researcher is None:
+            session = _as_it_stands(lab, session)
+            researcher = _newcomer(lab, session, name, there)
+            if researcher.workspace:  # its folder first: a process that dies here has promised nothing yet
+                _make_folder(lab, session, researcher)
+                restore_train_file(lab, session, researcher, expected=None)  # it may be one of an earlier session
+            lab.ledger.append(
+                "researcher_joined",
+                {
+                    "session": session.tag,
+                    "researcher": name,
+                    "workspace": researcher.workspace,
+                    "base": researcher.base,
+                    "base_version": researcher.base_version,
+                },
+            )
     lab.presence.names[name] = None
-    if not researcher.workspace:
+    if researcher.workspace:
+        _make_folder(lab, session, researcher)
+    else:
         lab.presence.may_take(lab, name)
-        return researcher
-    _make_worktree(lab, session, researcher)
-    if is_new:  # the worktree may be one of an earlier session
-        restore_train_file(lab, session, researcher, expected=None)
     return find(lab, session, name)
 
 
@@ -134,6 +152,15 @@ def shared_folder(lab: Lab, researcher: Researcher) -> list[str]:
         "of several, call start_session(researcher='<a name of your own>'): you get a folder of your own. If it is left over "
         "from an earlier connection of yours, go on."
     ]
+
+
+def _of_folder(lab: Lab, there: list[Researcher]) -> list[Researcher]:
+    """Return who works in the worktree that this process was started in."""
+    return [one for one in there if one.workspace == lab.presence.worktree != ""]
+
+
+def _names(there: list[Researcher]) -> str:
+    return ", ".join(one.name for one in there)
 
 
 def folder_of(lab: Lab, researcher: Researcher) -> Path:
@@ -169,27 +196,36 @@ def restore_train_file(lab: Lab, session: Session, researcher: Researcher, *, ex
     return backup
 
 
-def _place(lab: Lab, session: Session, name: str, others: list[Researcher]) -> tuple[str, str | None, int]:
-    """Return where a new researcher works, and which champion its train.py builds on there."""
+def _newcomer(lab: Lab, session: Session, name: str, others: list[Researcher]) -> Researcher:
+    """Return a new researcher: where it works, and which champion its train.py builds on there."""
     owner = next(researcher for researcher in others if not researcher.workspace)
     undecided = "session = ? AND researcher = ? AND decision = ?"
     is_free = not lab.ledger.count_experiments(undecided, session.tag, owner.name, Decision.PENDING)
     if is_free and not lab.presence.worktree and lab.presence.may_take(lab, name):
-        return "", owner.base, owner.base_version
+        return replace(owner, name=name)
     taken = {researcher.workspace for researcher in others}
     plain = _NOT_IN_A_FOLDER_NAME.sub("-", name.lower()).strip("-")[:40] or "researcher"
-    wanted = lab.presence.worktree or f"{WORKTREES}/{plain}"
-    folder = wanted if wanted not in taken else f"{WORKTREES}/{plain}-{sha256_hex(name.encode())[:6]}"
-    return folder, session.champion, session.version
+    folder = lab.presence.worktree or f"{WORKTREES}/{plain}"
+    if folder in taken:
+        folder = f"{WORKTREES}/{plain}-{sha256_hex(name.encode())[:6]}"
+    return Researcher(
+        session=session.tag,
+        name=name,
+        workspace=folder,
+        base=session.champion,
+        base_version=session.version,
+        joined_at=time.time(),
+    )
 
 
-def _make_worktree(lab: Lab, session: Session, researcher: Researcher) -> None:
-    """Make sure that a researcher's worktree is there, with the train.py that its record says it builds on."""
-    folder = folder_of(lab, researcher)
-    own = lab.root / WORKTREES.partition("/")[0]
-    own.mkdir(exist_ok=True)
-    if not (own / ".gitignore").exists():  # also where the lab's own .gitignore does not name it
-        write_atomically(own / ".gitignore", b"*\n", beneath=lab.root)
+def _as_it_stands(lab: Lab, session: Session) -> Session:
+    """Return the session with the champion that it has now."""
+    current = lab.ledger.session(session.tag)
+    assert current is not None, "a session is never removed"
+    return current
+
+
+def _make_folder(lab: Lab, session: Session, researcher: Researcher) -> None:
+    """Make sure that a researcher's worktree is there; where it was deleted, as what its train.py builds on."""
     commit = session.base_commit if researcher.base is None else lab.ledger.experiment(researcher.base).commit
-    folder.parent.mkdir(exist_ok=True)
-    lab.git.add_worktree(folder, commit)
+    lab.git.add_worktree(folder_of(lab, researcher), commit)

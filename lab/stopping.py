@@ -6,7 +6,7 @@ by itself, or judge whether the goal was worth it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .config import StopConfig
@@ -18,37 +18,40 @@ class SessionFacts:
     """What the stop rules look at.
 
     Attributes:
-        verdicts: of the session's experiments in the order they were recorded; None: not judged yet.
+        experiments: of the session, those that run or have an answer.
+        crashes_in_a_row: as the function of that name counts them.
         hours: since the session began.
         best_val_bpb: of the champion; None before the baseline has a number.
-        forgiven: how many of the first ``verdicts`` no longer count as crashes in a row (`autoresearch resume`).
     """
 
-    verdicts: Sequence[Verdict | None]
+    experiments: int
+    crashes_in_a_row: int
     hours: float
     best_val_bpb: float | None
-    forgiven: int = 0
 
 
 def stop_reason(rules: StopConfig, facts: SessionFacts) -> str | None:
     """Return which rule is met, with its numbers and its key, or None while research may go on."""
     if rules.target is not None and facts.best_val_bpb is not None and facts.best_val_bpb <= rules.target:
         return f"val_bpb {facts.best_val_bpb:.4f} has reached the target of {rules.target:g} ([stop] target)"
-    counted = sum(verdict not in NO_ANSWER for verdict in facts.verdicts)
-    if rules.experiments and counted >= rules.experiments:
-        return f"{counted} of {rules.experiments} experiments are done or running ([stop] experiments)"
+    if rules.experiments and facts.experiments >= rules.experiments:
+        return f"{facts.experiments} of {rules.experiments} experiments are done or running ([stop] experiments)"
     if rules.hours and facts.hours >= rules.hours:
         return f"it began {facts.hours:.1f} hours ago, and {rules.hours:g} are allowed ([stop] hours)"
-    crashes = crashes_in_a_row(facts.verdicts[facts.forgiven :])
+    crashes = facts.crashes_in_a_row
     if rules.crashes_in_a_row and crashes >= rules.crashes_in_a_row:
         return f"{crashes} experiments in a row ended without a number ([stop] crashes_in_a_row = {rules.crashes_in_a_row})"
     return None
 
 
-def crashes_in_a_row(verdicts: Sequence[Verdict | None]) -> int:
-    """Return how many of the last finished experiments have no number, counted back to the last one that has."""
+def crashes_in_a_row(newest_first: Iterable[Verdict | None]) -> int:
+    """Return how many of the last finished experiments have no number, counted back to the last one that has.
+
+    ``newest_first`` are the verdicts of the session's experiments since its crashes were forgiven last (`autoresearch resume`),
+    by when they were recorded; None: not judged yet. None is read beyond the first that has a number.
+    """
     crashes = 0
-    for verdict in reversed(verdicts):
+    for verdict in newest_first:
         if verdict is None or verdict in NO_ANSWER:
             continue
         if verdict.has_number():

@@ -19,8 +19,8 @@ from ..lab.dispatch import dispatch
 from ..lab.errors import LabError, NotReadyError
 from ..lab.lab import Lab
 from ..prepare.errors import PrepareError
-from ..tools.describe import next_without_experiment, shorten, summarise, undecided_ids
-from ..tools.results import TABLE_HEADER
+from ..tools.describe import count_undecided, next_without_experiment, shorten, summarise, undecided_ids
+from ..tools.results import TABLE_HEADER, some_of
 
 _ARGUMENT_BYTES = 100
 
@@ -99,6 +99,6 @@ def _state(lab: Lab) -> str:
         lines += [
             f"session {session.tag}, {count} experiments",
             f"champion ({TABLE_HEADER}): {summarise(lab, champion).line()}" if champion else "no baseline yet",
-            f"undecided: {', '.join(undecided_ids(lab, session)) or 'nothing'}",
+            f"undecided: {some_of(undecided_ids(lab, session), count_undecided(lab, session))}",
         ]
     return "\n".join([*lines, "next calls:", *(f"- {step}" for step in next_without_experiment(lab, session))])

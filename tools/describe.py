@@ -22,6 +22,8 @@ LOG_TAIL_LINES = 20
 LOG_TAIL_CHARACTERS = 2_000
 _LINE_CHARACTERS = 300
 _NOTE_BYTES = 200
+MOST_NAMED = 25  # of what waits; a crowd would fill the answer
+_MOST_RESEARCHERS = 12
 # Escape sequences, control characters, and what turns the direction of the text around it.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 REPORT_CALL = "report()"
@@ -118,8 +120,8 @@ def next_without_experiment(lab: Lab, session: Session | None, who: Researcher |
     if session is None:
         return ["start_session()"] if (ending := _ending(lab, None)) is None else [ending]
     who = who or researcher_called(lab, session)
-    for experiment_id in undecided_ids(lab, session, who):
-        return _next_calls(lab, lab.ledger.experiment(experiment_id), 0.0, session)
+    for experiment in undecided(lab, session, who, limit=1):
+        return _next_calls(lab, experiment, 0.0, session)
     if (ending := _ending(lab, session)) is not None:
         return [REPORT_CALL, ending]
     file, named = _own_file(lab, session, who)
@@ -131,7 +133,9 @@ def next_without_experiment(lab: Lab, session: Session | None, who: Researcher |
             f"{edit}: that file builds on {who.base or 'the first train.py'}, and a win is merged onto the champion",
             f"revert('workspace'{named}) to start from the champion {session.champion} instead",
         ]
-    failed = lab.ledger.experiments("session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag)
+    failed = lab.ledger.experiments(
+        "session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag, order="rowid DESC", limit=1
+    )
     if failed and (results := results_of(lab, failed[-1].id)) and weigh(results).doubt == "tainted":
         return [_MEND]
     if failed:
@@ -173,10 +177,19 @@ def _ending(lab: Lab, session: Session | None) -> str | None:
     return None
 
 
-def undecided_ids(lab: Lab, session: Session, who: Researcher | None = None) -> list[str]:
-    """Return the experiments of a session, or of one researcher in it, that run or wait for a decision."""
-    pending = lab.ledger.experiments("session = ? AND decision = ?", session.tag, Decision.PENDING)
-    return [experiment.id for experiment in pending if who is None or experiment.researcher == who.name]
+def undecided(lab: Lab, session: Session, who: Researcher | None = None, *, limit: int = -1) -> list[Experiment]:
+    """Return the experiments of a session, or of one researcher in it, that run or wait for a decision; the oldest first."""
+    mine, values = ("", ()) if who is None else (" AND researcher = ?", (who.name,))
+    return lab.ledger.experiments(f"session = ? AND decision = ?{mine}", session.tag, Decision.PENDING, *values, limit=limit)
+
+
+def undecided_ids(lab: Lab, session: Session) -> list[str]:
+    """Return the ids of the first undecided experiments; `count_undecided` says how many there are."""
+    return [experiment.id for experiment in undecided(lab, session, limit=MOST_NAMED)]
+
+
+def count_undecided(lab: Lab, session: Session) -> int:
+    return lab.ledger.count_experiments("session = ? AND decision = ?", session.tag, Decision.PENDING)
 
 
 def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, session: Session) -> list[str]:
@@ -199,10 +212,12 @@ def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, sessio
 
 def researcher_lines(lab: Lab, session: Session) -> list[str]:
     """Return who works in a session, where, and on which champion."""
-    return [
+    there = lab.ledger.researchers(session.tag)
+    lines = [
         f"{who.name} in {who.workspace or 'the lab folder'}, building on {who.base or 'the first train.py'}"
-        for who in lab.ledger.researchers(session.tag)
+        for who in there[:_MOST_RESEARCHERS]
     ]
+    return [*lines, f"{len(there) - len(lines)} more"] if len(there) > len(lines) else lines
 
 
 def _is_stale(experiment: Experiment, session: Session) -> bool:

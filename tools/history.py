@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -10,14 +11,17 @@ from pydantic import Field
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab, neighbour_hint
-from .describe import next_without_experiment, summarise
+from .describe import next_without_experiment, shorten, summarise
 from .programs import find_program, summarise_programs
 from .results import MAX_TEXT_BYTES, HistoryAnswer
 
 MAX_PER_PAGE = 25
 _JSON_BYTES = 9_500  # of the whole answer
+_MAX_FILTER = 500  # characters of a text to look for
 _PROGRAMS = 5  # of the selection, the newest
 _TEXT_BYTES = (200, 120, 80, 55, 40, 25, 12)  # of a description or a note: the longest with which the answer is small enough
+
+_WILD = re.compile("[%_!]")  # what LIKE does not take as it stands
 
 _ORDERS = {
     "newest": "rowid DESC",
@@ -35,7 +39,9 @@ def history(
         Literal["", "improved", "within_noise", "worse", "crashed", "timed_out", "invalid", "cancelled", "lost"],
         Field(description="Only these."),
     ] = "",
-    text: Annotated[str, Field(description="Only where description, hypothesis or note contain this.")] = "",
+    text: Annotated[
+        str, Field(description="Only where description, hypothesis or note contain this.", max_length=_MAX_FILTER)
+    ] = "",
     program: Annotated[
         str, Field(description="Only what ran under this program.md: the first digits of its SHA-256, 4 or more.")
     ] = "",
@@ -59,16 +65,15 @@ def history(
             conditions.append(f"{column} = ?")
             values.append(value)
     if text:
-        conditions.append("instr(lower(description || ' ' || hypothesis || ' ' || note), lower(?)) > 0")
-        values.append(text)
+        conditions.append("(description LIKE ? ESCAPE '!' OR hypothesis LIKE ? ESCAPE '!' OR note LIKE ? ESCAPE '!')")
+        values += ["%" + _WILD.sub(r"!\g<0>", text) + "%"] * 3
     if program:
         conditions.append("program_sha256 = ?")
         values.append(find_program(lab, program))
     where = " AND ".join(conditions)
-    matching = lab.ledger.experiments(where, *values)
-    programs, programs_note = summarise_programs(lab, matching)
-    older = max(0, len(programs) - _PROGRAMS)
-    left_out = f"{older} older rows are left out: filter by session or program." if older else ""
+    shares = lab.ledger.program_shares(where, *values)
+    total = sum(share.experiments for share in shares)
+    programs, programs_note = summarise_programs(lab, shares, newest=_PROGRAMS)
     rows = lab.ledger.experiments(where, *values, order=_ORDERS[sort], limit=per_page, offset=(page - 1) * per_page)
     hint = ""
     if not rows:
@@ -79,18 +84,19 @@ def history(
             else f"No experiment yet in {lab.root}.{neighbour_hint(lab.id)}"
         )
     answer = HistoryAnswer(
-        total=len(matching),
+        total=total,
         page=page,
-        pages=max(1, math.ceil(len(matching) / per_page)),
-        experiments=[],
-        programs=programs[-_PROGRAMS:],
-        programs_note=f"{programs_note} {left_out}".strip(),
+        pages=max(1, math.ceil(total / per_page)),
+        experiments=[summarise(lab, row, text_bytes=_TEXT_BYTES[0]) for row in rows],
+        programs=programs,
+        programs_note=programs_note,
         hint=hint,
         next=next_without_experiment(lab, current),
         ledger_head=lab.ledger.head(),
     )
     for text_bytes in _TEXT_BYTES:
-        answer.experiments = [summarise(lab, row, text_bytes=text_bytes) for row in rows]
+        for shown, row in zip(answer.experiments, rows, strict=True):
+            shown.description, shown.note = shorten(row.description, text_bytes), shorten(row.note, text_bytes)
         if len(answer.body().encode()) <= MAX_TEXT_BYTES and len(answer.model_dump_json().encode()) <= _JSON_BYTES:
             break
     return answer

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from ..lab.errors import NotReadyError, UnknownNameError
 from ..lab.lab import Lab
-from ..lab.programs import DIGITS, ProgramRecord, compare_programs, program_title
-from ..lab.records import Experiment
+from ..lab.programs import DIGITS, ProgramRecord, ProgramShare, compare_programs, program_title
 from .describe import clean
 from .results import ProgramSummary
 
@@ -44,15 +43,20 @@ def find_program(lab: Lab, prefix: str) -> str:
     raise UnknownNameError(f"{problem}. The programs of this lab are: {'; '.join(listed)}.")
 
 
-def summarise_programs(lab: Lab, experiments: Sequence[Experiment]) -> tuple[list[ProgramSummary], str]:
-    """Return what each program of ``experiments`` (the oldest first) came to, and how to read that."""
-    records = compare_programs(experiments, {session.tag: session.group for session in lab.ledger.sessions()})
+def summarise_programs(
+    lab: Lab, shares: Sequence[ProgramShare], *, newest: int | None = None
+) -> tuple[list[ProgramSummary], str]:
+    """Return what each program of ``shares`` (the oldest first) came to, at most the ``newest`` ones, and how to read that."""
+    records = compare_programs(shares, {session.tag: session.group for session in lab.ledger.sessions()})
+    older = 0 if newest is None else max(0, len(records) - newest)
     notes = []
     if len({record.sha256 for record in records}) > 1:
         notes.append(_HARDER)
     if len({record.group for record in records}) > 1:
         notes.append(_GROUPS_DIFFER)
-    return [_summary(lab, record) for record in records], " ".join(notes)
+    if older:
+        notes.append(f"{older} older rows are left out: filter by session or program.")
+    return [_summary(lab, record) for record in records[older:]], " ".join(notes)
 
 
 def program_text(lab: Lab, sha256: str) -> str:

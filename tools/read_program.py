@@ -10,7 +10,7 @@ from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
 from ..lab.records import Session
 from ..lab.rules import unaccepted_changes
-from .describe import next_without_experiment, researcher_lines, summarise, undecided_ids
+from .describe import count_undecided, next_without_experiment, researcher_lines, summarise, undecided_ids
 from .results import ProgramAnswer, cut_bytes
 
 RECENT = 10
@@ -37,6 +37,7 @@ def read_program(lab: Lab) -> ProgramAnswer:
         champion=summarise(lab, champion, text_bytes=_TEXT_BYTES) if champion else None,
         recent=[summarise(lab, experiment, text_bytes=_TEXT_BYTES) for experiment in recent],
         undecided=undecided_ids(lab, session) if session else [],
+        undecided_count=count_undecided(lab, session) if session else 0,
         next=next_without_experiment(lab, session),
         ledger_head=lab.ledger.head(),
     )

@@ -125,9 +125,9 @@ def _gather(lab: Lab, tag: str) -> Night:
         raise UnknownNameError(f"No session {tag!r} in {lab.root}. The sessions are: {known or 'none yet'}.")
     config = lab.session_config(session)
     experiments = lab.ledger.experiments("session = ?", session.tag)
-    runs = {experiment.id: lab.ledger.runs(experiment.id) for experiment in experiments}
+    runs = lab.ledger.runs_by_experiment(session.tag)
     summary = digest(experiments, runs, config)
-    programs, programs_note = summarise_programs(lab, experiments)
+    programs, programs_note = summarise_programs(lab, lab.ledger.program_shares("session = ?", session.tag))
     guarantees, measured_runs = _guarantees(runs)
     return Night(
         lab=str(lab.root),

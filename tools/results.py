@@ -5,6 +5,7 @@ Some clients show the model the structured fields and drop the text, others the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -196,7 +197,8 @@ class ProgramAnswer(Answer):
     session: str | None
     champion: ExperimentSummary | None
     recent: list[ExperimentSummary] = Field(description="The last experiments, the newest first.")
-    undecided: list[str] = Field(description="Experiments that run, or wait for keep or revert.")
+    undecided: list[str] = Field(description="The first experiments that run, or wait for keep or revert.")
+    undecided_count: int = Field(description="How many there are.")
 
     def body(self) -> str:
         lines = ["Rules in force:", *(f"- {rule}" for rule in self.rules), ""]
@@ -204,7 +206,7 @@ class ProgramAnswer(Answer):
         if self.champion is not None:
             lines.append(f"Champion: {self.champion.line()}")
         if self.undecided:
-            lines.append(f"Undecided: {', '.join(self.undecided)}")
+            lines.append(f"Undecided: {some_of(self.undecided, self.undecided_count)}")
         if self.recent:
             lines += [f"Last experiments ({TABLE_HEADER}):", *(experiment.line() for experiment in self.recent)]
         return "\n".join([*lines, "", "program.md:", self.program])
@@ -282,8 +284,10 @@ class StatusAnswer(Answer):
     session: str | None
     champion: ExperimentSummary | None
     running: list[str]
-    queued: list[str]
-    undecided: list[str]
+    queued: list[str] = Field(description="The first experiments that wait for a device.")
+    queued_count: int
+    undecided: list[str] = Field(description="The first experiments that run, or wait for keep or revert.")
+    undecided_count: int
     researchers: list[str] = Field(description="Who works in the session, and where.")
     experiments: int
     corpus: str
@@ -296,8 +300,8 @@ class StatusAnswer(Answer):
         lines = [
             f"lab {self.lab}, session {self.session or 'none'}, {self.experiments} experiments",
             f"champion: {self.champion.line() if self.champion else 'none yet'}",
-            f"running: {', '.join(self.running) or 'nothing'}; queued: {', '.join(self.queued) or 'nothing'}; "
-            f"undecided: {', '.join(self.undecided) or 'nothing'}",
+            f"running: {', '.join(self.running) or 'nothing'}; queued: {some_of(self.queued, self.queued_count)}; "
+            f"undecided: {some_of(self.undecided, self.undecided_count)}",
             f"researchers: {'; '.join(self.researchers) or 'none'}",
             f"corpus: {self.corpus}; device: {self.device} ({'free' if self.device_free else 'busy'})",
             self.isolation,
@@ -308,6 +312,12 @@ class StatusAnswer(Answer):
 def cut_bytes(text: str, limit: int) -> str:
     """Return at most ``limit`` bytes of UTF-8, whole characters."""
     return text.encode()[:limit].decode(errors="ignore")
+
+
+def some_of(names: Sequence[str], count: int) -> str:
+    """Return ``names``, and how many of ``count`` are not among them."""
+    more = f" and {count - len(names)} more" if count > len(names) else ""
+    return f"{', '.join(names)}{more}" if names else "nothing"
 
 
 def number(value: float | None, spec: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from ..lab.config import LabConfig
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
+from ..lab.installed import installed_harness
 from ..lab.isolation import acceptance, listed
 from ..lab.lab import Lab, group_of
 from ..lab.machine import command_path
-from ..lab.referee.harness import harness_sha256, package_root
 from ..lab.rules import unaccepted_changes
 from ..lab.states import RunState
-from .describe import next_without_experiment, researcher_lines, summarise, undecided_ids
+from .describe import MOST_NAMED, count_undecided, next_without_experiment, researcher_lines, summarise, undecided_ids
 from .results import StatusAnswer
 
 _EVIDENT = (
@@ -37,7 +37,7 @@ def status(lab: Lab) -> StatusAnswer:
             warnings.append("The conditions changed since the session began: start a new one for comparable numbers.")
     except NotReadyError as error:
         corpus = f"{config.corpus_name}: {error}"
-    if harness_sha256(package_root()) != lab.harness():
+    if installed_harness() != lab.harness():
         warnings.append("The installed harness differs from the pinned one, which is used. To adopt it: autoresearch init")
     warnings += unaccepted_changes(lab)
     if (paused := lab.paused()) is not None:
@@ -51,14 +51,17 @@ def status(lab: Lab) -> StatusAnswer:
             warnings.append("trainer/train.py differs from the champion's: expected while an idea is being tried.")
     champion = lab.champion(session) if session else None
     running = lab.ledger.runs_in_state(RunState.RUNNING)
+    queued = [run.experiment for run in lab.ledger.runs_in_state(RunState.QUEUED)]
     device, device_free = _device(lab, config)
     return StatusAnswer(
         lab=str(lab.root),
         session=session.tag if session else None,
         champion=summarise(lab, champion) if champion else None,
         running=[run.experiment for run in running],
-        queued=[run.experiment for run in lab.ledger.runs_in_state(RunState.QUEUED)],
+        queued=queued[:MOST_NAMED],
+        queued_count=len(queued),
         undecided=undecided_ids(lab, session) if session else [],
+        undecided_count=count_undecided(lab, session) if session else 0,
         researchers=researcher_lines(lab, session) if session else [],
         experiments=lab.ledger.count_experiments(),
         corpus=corpus,

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 @contextmanager
 def opened(folder: Path, *, budget_seconds: float | None = None) -> Iterator[Lab]:
     """Open the lab around ``folder`` for a block; raises `NotReadyError` where there is none."""
+    from ...lab import researchers
     from ...lab.lab import Lab
 
     lab = Lab.open(folder, budget_seconds=budget_seconds)
     try:
+        researchers.stand_in(lab)
         yield lab
     finally:
         lab.close()

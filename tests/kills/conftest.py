@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab.paths import STATE_VARIABLE
+from autoresearch_mcp.tools.waiting import MAX_WAIT_VARIABLE
 
 from . import points
 from .labs import Copy, Place, make_stages
+from .scenarios import LONG_SECONDS
 
 HOOK = Path(__file__).parent / "hook"
 _CELL = "kill_cell"
@@ -69,6 +71,7 @@ def _stages(_place: Place, tmp_path_factory: pytest.TempPathFactory, tiny_corpus
 def copy(_place: Place, _stages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Copy]:
     """Return a function that puts a lab at a stage in its place."""
     monkeypatch.setenv(STATE_VARIABLE, str(_place.root / "state"))
+    monkeypatch.setenv(MAX_WAIT_VARIABLE, str(LONG_SECONDS))
 
     def make(stage: str) -> Place:
         shutil.copytree(_stages / stage, _place.root, symlinks=True)

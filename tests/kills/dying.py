@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from .labs import Place
-from .scenarios import Scenario
+from .scenarios import LONG_SECONDS, Scenario
 
 DRIVER = Path(__file__).parent / "driver.py"
-_SECONDS = 90.0
 _SHORT = {
     "lab_created": "lab created",
     "harness_pinned": "harness pinned",
@@ -42,7 +41,7 @@ def die(place: Place, scenario: Scenario) -> None:
     """Let a process be killed on its way."""
     process = start(place, scenario)
     try:
-        code = process.wait(timeout=_SECONDS)
+        code = process.wait(timeout=LONG_SECONDS)
     finally:
         process.kill()
     assert code == -signal.SIGKILL, f"the process was not killed, it ended with {code}"

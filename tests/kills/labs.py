@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -130,8 +129,7 @@ class Place:
         while there := self.processes():
             for process in there:
                 with suppress(psutil.Error):
-                    process.send_signal(signal.SIGKILL)
-            psutil.wait_procs(there, timeout=5)
+                    process.kill()
 
 
 def make_stages(place: Place, stages: Path, corpus: str) -> None:

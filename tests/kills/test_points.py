@@ -12,9 +12,7 @@ from .conftest import Arm
 from .dying import start
 from .labs import Copy
 from .points import POINTS
-from .scenarios import SCENARIOS, call
-
-_SECONDS = 90.0
+from .scenarios import LONG_SECONDS, SCENARIOS, call
 
 
 def test_every_phase_has_points_and_every_label_is_used_once() -> None:
@@ -36,7 +34,7 @@ def test_every_point_of_the_server_is_passed_where_nothing_is_killed(copy: Copy,
     arm(server="*", runner=scenario.runner)
     process = start(place, scenario)
     try:
-        assert process.wait(timeout=_SECONDS) == 0
+        assert process.wait(timeout=LONG_SECONDS) == 0
     except subprocess.TimeoutExpired:
         process.kill()
         raise

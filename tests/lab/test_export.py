@@ -1,14 +1,15 @@
-"""results.tsv: upstream's columns and statuses, one line for each answer, whatever a description holds."""
+"""results.tsv: upstream's columns and statuses, one line for each answer, whatever a description holds; JSON lines; CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
 
 import pytest
 from autoresearch_mcp.lab.executor import RunResult
-from autoresearch_mcp.lab.export import COLUMNS, export_results, foreign_commits, one_field
+from autoresearch_mcp.lab.export import COLUMNS, csv_text, export_results, foreign_commits, jsonl_text, one_field
 from autoresearch_mcp.lab.records import Experiment, Run
 from autoresearch_mcp.lab.states import Decision, Outcome, RunState, Verdict
 
@@ -100,3 +101,46 @@ def test_rows_of_another_record_are_recognised(experiment_of: MakeExperiment) ->
     assert foreign_commits(text, [ours]) == []
     assert foreign_commits("", [ours]) == []
     assert foreign_commits(text + "1234567\t1.0\t0.0\tkeep\ttheirs\n", [ours]) == ["1234567"]
+
+
+def test_json_lines_hold_every_experiment_with_all_of_its_runs(experiment_of: MakeExperiment) -> None:
+    kept = experiment_of(1, decision=Decision.KEPT, val_bpb=0.9979, description='a "quoted"\nidea \u2028 ünï')
+    running = experiment_of(2, verdict=None, decision=Decision.PENDING)
+    runs = {kept.id: [run_of(kept, val_bpb=1.0, window_nats=(1.0, 2.0)), run_of(kept, number=2)]}
+    lines = jsonl_text([kept, running], runs).split("\n")
+    assert lines.pop() == ""
+    first, second = map(json.loads, lines)
+    assert (first["description"], first["verdict"], first["decision"]) == (kept.description, "improved", "kept")
+    assert [run["id"] for run in first["runs"]] == ["e0001.1", "e0001.2"]
+    assert (first["runs"][0]["result"]["val_bpb"], first["runs"][0]["state"]) == (1.0, "finished")
+    assert "window_nats" not in first["runs"][0]["result"]
+    assert (second["id"], second["verdict"], second["runs"]) == ("e0002", None, [])
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1 layer", "-5% width", "@SUM(A1)", '=HYPERLINK("http://x";"y")', "\t=1", "\r=1", " =1"]
+)
+def test_no_text_of_the_csv_is_a_formula_to_a_spreadsheet(experiment_of: MakeExperiment, text: str) -> None:
+    row = experiment_of(1, description=text, hypothesis=text, note=text, reason=text, researcher=text, delta=-0.25)
+    (read,) = csv.DictReader(io.StringIO(csv_text([row], {row.id: [run_of(row, peak_memory_mb=2048.0, total_seconds=7.0)]})))
+    for name in ("description", "hypothesis", "note", "reason", "researcher"):
+        assert read[name] == f"'{one_field(text)}"
+    assert read["delta"] == "-0.25", "a number is no text"
+    assert (read["id"], read["runs"], read["memory_gb"], read["device_seconds"]) == ("e0001", "1", "2.0", "7.0")
+
+
+def test_the_csv_has_one_line_for_each_experiment(experiment_of: MakeExperiment) -> None:
+    rows = [experiment_of(n, description='a\nb, "c"\x00', note=",") for n in (1, 2)]
+    assert len(csv_text(rows, {}).splitlines()) == 3
+
+
+def test_rows_of_another_record_are_recognised_in_every_format(experiment_of: MakeExperiment) -> None:
+    ours, theirs = experiment_of(1), experiment_of(2)
+    assert foreign_commits(jsonl_text([ours, ours], {}), [ours], "jsonl") == []
+    assert foreign_commits(csv_text([ours, ours], {}), [ours], "csv") == []
+    assert foreign_commits(jsonl_text([ours, theirs], {}), [ours], "jsonl") == [theirs.commit]
+    assert foreign_commits(csv_text([theirs], {}), [ours], "csv") == [theirs.commit]
+    assert foreign_commits("my notes\n", [ours], "jsonl") == ["my notes\n"]
+    assert foreign_commits("[1, 2]\n", [ours], "jsonl") == ["[1, 2]"]
+    assert foreign_commits("a,b\n1,2\n", [ours], "csv") == ["None"]
+    assert foreign_commits("", [ours], "csv") == []

@@ -164,7 +164,10 @@ def test_a_copied_lab_does_not_take_the_worktree_of_the_original(repository, fol
     copy.add_worktree(copy.root / WORKTREE, commit)
     shutil.copytree(worktree, worktree.parent / "bob", symlinks=True)
     repository.add_worktree(worktree.parent / "bob", commit)
-    for place in (worktree, worktree.parent / "bob", copy.root / WORKTREE):
+    places = (worktree, worktree.parent / "bob", copy.root / WORKTREE)
+    repository.add_worktree(worktree, commit)
+    assert len({user_git(place, "rev-parse", "--absolute-git-dir") for place in places}) == 3
+    for place in places:
         assert user_git(place, "rev-parse", "--show-toplevel") == str(place)
         assert user_git(place, "status", "--porcelain") == ""
     assert Path(user_git(copy.root / WORKTREE, "rev-parse", "--git-common-dir")) == copy.common_dir

@@ -6,7 +6,7 @@ import pytest
 from autoresearch_mcp.lab.errors import GitError
 from autoresearch_mcp.lab.merging import Merge, merge_file
 
-from .users import make_repository, names_in, plant, user_git
+from .users import make_repository, names_in, plant
 
 BASE = b"DEPTH = 4\n\nWIDTH = 16\n\nRATE = 1\n"
 
@@ -76,7 +76,7 @@ def test_a_label_is_one_line_of_text_and_never_an_option():
 def test_nothing_of_a_repository_around_the_temporary_folder_is_read(tmp_path, monkeypatch):
     folder = make_repository(tmp_path / "lab")
     plant(folder, tmp_path / "markers")
-    user_git(folder, "config", "merge.conflictStyle", "merge")
+    (folder / ".git" / "config").write_text("not a configuration\n")
     (folder / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder / "tmp"))
     assert b"|||||||" in merge_file(b"a\n", b"b\n", b"c\n").content

@@ -5,6 +5,7 @@ The labs are real, with a runner that trains nothing; the user is the real git i
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -13,18 +14,20 @@ from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab import experiments
-from autoresearch_mcp.lab.dispatch import wait
+from autoresearch_mcp.lab.dispatch import judge_experiment, wait
 from autoresearch_mcp.lab.errors import DecisionError, GitError
+from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.git import GitRepository
 from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.ledger import result_to_json
+from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.paths import TRAIN_FILE
 from autoresearch_mcp.lab.records import Experiment
-from autoresearch_mcp.lab.states import Decision, Verdict
+from autoresearch_mcp.lab.states import Decision, Outcome, Verdict
 
 from .users import WORKTREE, names_in, private_state, user_git
 
 MakeLab = Callable[..., Lab]
-NO_GATE = '[gate]\nkeep = "any"\n'
 
 
 def measure(lab: Lab, *edit: str) -> Experiment:
@@ -33,6 +36,26 @@ def measure(lab: Lab, *edit: str) -> Experiment:
         change(lab.workspace.train, *edit)
     experiment, _ = experiments.propose(lab, description="an idea", hypothesis="")
     return wait(lab, experiment.id, 30.0)
+
+
+def record(lab: Lab, *edit: str) -> Experiment:
+    """Like `measure`, with the result recorded by hand: what happens to git is the same, and no process is started."""
+    if edit:
+        change(lab.workspace.train, *edit)
+    val_bpb = float(lab.workspace.train.read_bytes().partition(b"val_bpb=")[2][:3])
+    hold = try_lock(lab.state.dispatch_lock)
+    assert hold is not None
+    try:
+        experiment, _ = experiments.propose(lab, description="an idea", hypothesis="")
+        (run,) = lab.ledger.runs(experiment.id)
+        result = RunResult(outcome=Outcome.SCORED, reason="recorded", val_bpb=val_bpb, standard_error=0.0)
+        with lab.ledger.transaction():
+            lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
+            judge_experiment(lab, experiment, result)
+    finally:
+        os.close(hold)
+    lab.align_branch(lab.session())
+    return lab.ledger.experiment(experiment.id)
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -47,12 +70,12 @@ def research(lab: Lab) -> Experiment:
     user_git(root, "add", "staged.txt", "dirty.txt")
     (root / "dirty.txt").write_text("edited since\n")
     before = private_state(root, but=TRAIN_FILE), user_git(root, "status", "--porcelain"), heads(root)
-    baseline = measure(lab)
+    baseline = record(lab)
     assert baseline.decision is Decision.KEPT, baseline.reason
-    better = measure(lab, "val_bpb=2.0", "val_bpb=1.5")
+    better = record(lab, "val_bpb=2.0", "val_bpb=1.5")
     experiments.keep(lab, better.id, "it is better")
     source = lab.workspace.train.read_bytes()
-    worse = measure(lab, "val_bpb=1.5", "val_bpb=3.0")
+    worse = record(lab, "val_bpb=1.5", "val_bpb=3.0")
     assert worse.verdict is Verdict.WORSE
     _, backup = experiments.revert(lab, worse.id, "it is worse")
     assert (lab.workspace.train.read_bytes(), backup) == (source, None)
@@ -178,7 +201,7 @@ def test_research_leaves_everything_of_the_users_as_it_was(
     make_quick_lab: MakeLab, tmp_path: Path, situation: Callable[[Path], None]
 ) -> None:
     situation(tmp_path / "lab")
-    lab = make_quick_lab(extra=NO_GATE)
+    lab = make_quick_lab()
     champion = research(lab)
     worktree = lab.root / WORKTREE
     lab.git.add_worktree(worktree, champion.commit)
@@ -191,14 +214,12 @@ def test_windows_line_endings_are_exact_in_git_in_the_run_and_after_revert(make_
     line_endings(tmp_path / "lab")
     (tmp_path / "lab" / ".gitattributes").write_text("*.py text eol=crlf\n")
     lab = make_quick_lab(
-        extra=NO_GATE,
         train="# quick: val_bpb=2.0\r\nfrom prepare import evaluate_bpb, make_dataloader\r\n"
         'make_dataloader(None, 1, 1, "train")\r\nevaluate_bpb(None, None, 1)\r\n',
     )
     source = lab.workspace.train.read_bytes()
     assert source.count(b"\r\n") == 4
     baseline = measure(lab)
-    (run,) = lab.ledger.runs(baseline.id)
     assert lab.git.read_file(baseline.commit, TRAIN_FILE) == source
     assert user_git(lab.root, "cat-file", "-s", f"{baseline.commit}:{TRAIN_FILE}") == str(len(source))
     assert lab.ledger.blob(baseline.candidate_sha256) == source
@@ -210,16 +231,16 @@ def test_windows_line_endings_are_exact_in_git_in_the_run_and_after_revert(make_
 def test_a_stale_lock_of_the_index_changes_nothing(make_quick_lab: MakeLab) -> None:
     lab = make_quick_lab()
     (lab.root / ".git" / "index.lock").touch()
-    baseline = measure(lab)
+    baseline = record(lab)
     assert user_git(lab.root, "rev-parse", lab.session().branch) == baseline.commit
     lab.git.add_worktree(lab.root / WORKTREE, baseline.commit)
     assert (lab.root / ".git" / "index.lock").exists()
 
 
 def test_a_moved_branch_stops_keep_until_the_named_command_has_moved_it_back(make_quick_lab: MakeLab) -> None:
-    lab = make_quick_lab(extra=NO_GATE)
-    measure(lab)
-    better = measure(lab, "val_bpb=2.0", "val_bpb=1.5")
+    lab = make_quick_lab()
+    record(lab)
+    better = record(lab, "val_bpb=2.0", "val_bpb=1.5")
     elsewhere = user_git(lab.root, "commit-tree", "-m", "mine", "HEAD^{tree}")
     user_git(lab.root, "update-ref", lab.session().branch, elsewhere)
     with pytest.raises(DecisionError, match=rf"moved to {elsewhere} by somebody else") as refused:
@@ -234,9 +255,9 @@ def test_a_moved_branch_stops_keep_until_the_named_command_has_moved_it_back(mak
 
 
 def test_a_deleted_branch_comes_back(make_quick_lab: MakeLab) -> None:
-    lab = make_quick_lab(extra=NO_GATE)
-    measure(lab)
-    better = measure(lab, "val_bpb=2.0", "val_bpb=1.5")
+    lab = make_quick_lab()
+    record(lab)
+    better = record(lab, "val_bpb=2.0", "val_bpb=1.5")
     user_git(lab.root, "branch", "-D", f"autoresearch/{lab.session().tag}")
     experiments.keep(lab, better.id, "it is better")
     assert user_git(lab.root, "rev-parse", lab.session().branch) == better.commit
@@ -245,23 +266,23 @@ def test_a_deleted_branch_comes_back(make_quick_lab: MakeLab) -> None:
 def test_a_branch_that_the_user_has_already_is_not_taken_for_a_session(make_quick_lab: MakeLab) -> None:
     lab = make_quick_lab()
     user_git(lab.root, "branch", "autoresearch/mine")
-    with pytest.raises(GitError, match="autoresearch/mine exists already. Call start_session with another tag"):
+    with pytest.raises(GitError, match=r"autoresearch/mine exists already. Call start_session with another tag"):
         lab.start_session("mine", "tester")
 
 
 def test_with_head_on_the_sessions_branch_head_and_index_stay_and_nothing_is_lost(make_quick_lab: MakeLab) -> None:
-    lab = make_quick_lab(extra=NO_GATE)
-    measure(lab)
+    lab = make_quick_lab()
+    record(lab)
     user_git(lab.root, "checkout", "-q", f"autoresearch/{lab.session().tag}")
     before = private_state(lab.root, but=TRAIN_FILE)
-    better = measure(lab, "val_bpb=2.0", "val_bpb=1.5")
+    better = record(lab, "val_bpb=2.0", "val_bpb=1.5")
     experiments.keep(lab, better.id, "it is better")
     assert private_state(lab.root, but=TRAIN_FILE) == before
     assert lab.git.head_branch() == lab.session().branch
     assert user_git(lab.root, "rev-parse", "HEAD") == better.commit
     # The index lags behind: a commit of the user's now is a move by somebody else, and is told.
     user_git(lab.root, "commit", "-q", "-m", "by accident")
-    worse = measure(lab, "val_bpb=1.5", "val_bpb=1.4")
+    worse = record(lab, "val_bpb=1.5", "val_bpb=1.4")
     with pytest.raises(DecisionError, match="Move it back"):
         experiments.keep(lab, worse.id, "it is better")
 
@@ -282,7 +303,7 @@ def test_a_partial_clone_that_lacks_a_file_is_refused_with_the_command_that_fetc
 
 
 def test_a_linter_that_rewrites_train_py_after_the_snapshot_changes_nothing(make_quick_lab: MakeLab) -> None:
-    lab = make_quick_lab(extra=NO_GATE)
+    lab = make_quick_lab()
     champion = lab.workspace.train.read_bytes()
     measure(lab)
     change(lab.workspace.train, "val_bpb=2.0", "val_bpb=3.0")

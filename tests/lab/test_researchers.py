@@ -111,6 +111,15 @@ def test_with_several_on_one_server_a_call_must_say_for_whom_it_is(lab: Lab) -> 
         experiments.propose(lab, description="a stranger", hypothesis="", researcher="eve")
 
 
+def test_after_a_restart_a_server_does_not_take_one_for_another(lab: Lab) -> None:
+    lab.start_session(None, "ben")
+    with closing(Lab.open(lab.root, pinned=False)) as later:
+        with pytest.raises(NotReadyError, match="ann, ben"):
+            experiments.propose(later, description="whose is it", hypothesis="")
+        researchers.stand_in(later)  # as for a command in the lab's own folder
+        assert researchers.find(later, later.session()).name == "ann"
+
+
 def test_an_idle_lab_folder_goes_to_whoever_comes_next_and_a_busy_one_does_not(make_quick_lab: MakeLab) -> None:
     lab = make_quick_lab()  # the tester begins, and its process lives
     with closing(Lab.open(lab.root, pinned=False)) as other:

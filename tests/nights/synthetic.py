@@ -1,15 +1,14 @@
 """Records of long nights, made in seconds: the events that real sessions append, without the runs, processes and commits.
 
-Guarantees: every event goes through `Ledger.append`, with the fields that a real session's have (a test compares them), verdicts
-come from `policy`, and `verify` finds nothing. Does not: make run folders or commits; every experiment names its session's
-base commit, so that the branch is where the record says.
+Guarantees: every event goes through `Ledger.append`, with the fields that a real session's have (a test compares them);
+verdicts come from `policy`; `verify` finds nothing. Does not: make run folders or commits; every experiment names its
+session's base commit, so that the branch is where the record says.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.files import sha256_hex
@@ -21,7 +20,7 @@ from autoresearch_mcp.lab.states import Outcome
 
 _BATCH = 1000  # experiments in a transaction
 _LINES = 40
-_WORDS = "wider deeper shorter longer warmup decay rotary heads norm clip batch vocabulary optimizer bias tied rate".split()
+_WORDS = ("wider", "deeper", "shorter", "longer", "warmup", "decay", "rotary", "heads", "norm", "clip", "batch", "bias", "tied")
 _GUARANTEES = {
     "files": "Landlock and mount namespace: nothing but its own folder, torch and the interpreter",
     "network": "own network namespace without devices",
@@ -32,12 +31,19 @@ _GUARANTEES = {
 }
 
 
-def fill(lab: Lab, count: int, *, sessions: int = 4, programs: int = 3, windows: int = 137, seed: int = 0) -> None:
-    """Append ``count`` experiments to a lab whose session has none yet; the last session is the current one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What the experiments are like: how many numbers a result has for the windows of its validation text (137 on the CPU
+    profile), the share that nobody decides, and words that each description, hypothesis and lesson ends with."""
 
-    ``windows`` is how many numbers a result has for the windows of its validation text: 137 on the CPU profile.
-    """
-    chance = random.Random(seed)
+    windows: int = 137
+    undecided: float = 0.002
+    words: str = ""
+
+
+def fill(lab: Lab, count: int, *, sessions: int = 4, programs: int = 3, kind: Kind | None = None, seed: int = 0) -> None:
+    """Append ``count`` experiments to a lab whose session has none yet; without a choice of session, the last is in force."""
+    kind, chance = Kind() if kind is None else kind, random.Random(seed)
     first = lab.session()
     texts = [f"# Program {number}\n\nChange one thing at a time.\n".encode() for number in range(programs)]
     done = 0
@@ -51,7 +57,7 @@ def fill(lab: Lab, count: int, *, sessions: int = 4, programs: int = 3, windows:
                 if done + start:
                     _accept(lab, session, text)
                 for offset in range(size):
-                    _experiment(lab, session.tag, chance, number=done + start + offset + 1, windows=windows)
+                    _experiment(lab, session.tag, chance, number=done + start + offset + 1, kind=kind)
         done += share
 
 
@@ -82,8 +88,8 @@ def _accept(lab: Lab, session: Session, program: bytes) -> None:
     lab.ledger.append("rules_accepted", event, blobs=(program,))
 
 
-def _experiment(lab: Lab, tag: str, chance: random.Random, *, number: int, windows: int) -> None:
-    """One experiment from its proposal to the decision; one of the last fifty of a session may stay undecided."""
+def _experiment(lab: Lab, tag: str, chance: random.Random, *, number: int, kind: Kind) -> None:
+    """One experiment from its proposal to the decision."""
     session = lab.ledger.session(tag)
     assert session is not None
     champion = lab.champion(session)
@@ -99,8 +105,10 @@ def _experiment(lab: Lab, tag: str, chance: random.Random, *, number: int, windo
             "researcher": session.researcher,
             "parent": None if champion is None else champion.id,
             "parent_version": session.version,
-            "description": f"{experiment_id}: {what}" if champion else "baseline",
-            "hypothesis": f"A model that is {what} learns more in the same time, because {what} costs little. " * 2,
+            "description": f"{experiment_id}: {what}{kind.words}"[:500] if champion else "baseline",
+            "hypothesis": f"A model that is {what} learns more in the same time, because {what} costs little.{kind.words}"[
+                :2000
+            ],
             "candidate_sha256": sha256_hex(source),
             "commit": session.base_commit,
             "committed_at": 1_750_000_000 + number,
@@ -116,7 +124,7 @@ def _experiment(lab: Lab, tag: str, chance: random.Random, *, number: int, windo
     lab.ledger.append("run_queued", queued)
     lab.ledger.append("run_started", {"id": run_id, "attempt": 1, "device": "cpu"})
     before = 2.2 if champion is None or champion.val_bpb is None else champion.val_bpb
-    result = _result(chance, before, is_baseline=champion is None, windows=windows)
+    result = _result(chance, before, is_baseline=champion is None, windows=kind.windows)
     lab.ledger.append("run_finished", {"id": run_id, "result": result_to_json(result)})
     parent = None
     if champion is not None and champion.val_bpb is not None:
@@ -128,8 +136,8 @@ def _experiment(lab: Lab, tag: str, chance: random.Random, *, number: int, windo
     elif judgement.keepable and chance.random() < 0.2:
         kept = {"id": experiment_id, "session": tag, "version": session.version, "reason": f"{what} is worth its lines"}
         lab.ledger.append("experiment_kept", kept)
-    elif chance.random() < 0.998:
-        lesson = {"id": experiment_id, "lesson": f"{what}: costs more time than it gains here, {result.reason}"}
+    elif chance.random() >= kind.undecided:
+        lesson = {"id": experiment_id, "lesson": f"{what}: costs more than it gains, {result.reason}{kind.words}"[:1000]}
         lab.ledger.append("experiment_reverted", lesson)
         restored = {"session": tag, "researcher": session.researcher, "sha256": session.base_sha256, "backup": None}
         lab.ledger.append("train_file_restored", restored)
@@ -185,13 +193,3 @@ def _judged(lab: Lab, experiment_id: str, result: RunResult, parent: Measurement
     event |= {"id": experiment_id, "val_bpb": result.val_bpb, "standard_error": result.standard_error}
     lab.ledger.append("experiment_judged", event)
     return judgement
-
-
-def digest_of(lab: Lab) -> str:
-    """Return a digest of the events' kinds and bodies; the same seed makes the same record but for its times."""
-    digest, number = hashlib.sha256(), 0
-    while rows := lab.ledger.events_after(number):
-        for row in rows:
-            digest.update(f"{row['kind']}\n{row['body']}\n".encode())
-        number = rows[-1]["number"]
-    return digest.hexdigest()

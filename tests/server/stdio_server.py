@@ -62,7 +62,7 @@ class StdioServer:
         self._next_id += 1
         self._send({"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": parameters})
         while (answer := self._answers.get(timeout=ANSWER_SECONDS)).get("id") != self._next_id:
-            pass
+            assert answer, f"the server ended: {self.errors.decode()}"
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -92,6 +92,7 @@ class StdioServer:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._answers.put(json.loads(line))
+        self._answers.put({})
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None

@@ -90,3 +90,35 @@ def test_a_link_in_the_lab_is_not_followed(measured: Lab, tmp_path: Path) -> Non
     (measured.root / "results.tsv").symlink_to(target)
     assert call("export", "--lab", measured.root).exit_code == 1
     assert target.read_text() == ""
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_the_other_formats_have_every_experiment_and_replace_only_their_own_file(
+    measured: Lab, form: str, tmp_path: Path
+) -> None:
+    assert call("export", "--format", form, "--lab", measured.root).exit_code == 0
+    path = measured.root / f"results.{form}"
+    text = path.read_text()
+    assert text.count("\n") == (2 if form == "jsonl" else 3)
+    assert measured.ledger.experiment("e0001").commit in text
+    assert call("export", "--format", form, "--lab", measured.root).exit_code == 0
+    facts = json.loads(call("export", "--format", form, "--json", "--output", tmp_path / "x", "--lab", measured.root).stdout)
+    assert facts == {"file": str(tmp_path / "x"), "experiments": 2}
+    path.write_text("somebody's notes\n")
+    result = call("export", "--format", form, "--lab", measured.root)
+    assert result.exit_code == 2
+    assert path.read_text() == "somebody's notes\n"
+
+
+def test_another_file_is_replaced_whole_a_link_to_it_is_followed_and_a_device_stays_one(measured: Lab, tmp_path: Path) -> None:
+    target, link = tmp_path / "kept.tsv", tmp_path / "link.tsv"
+    link.symlink_to(target)
+    assert call("export", "--output", link, "--lab", measured.root).exit_code == 0
+    assert link.is_symlink()
+    inode = target.stat().st_ino
+    assert call("export", "--output", link, "--lab", measured.root).exit_code == 0
+    assert target.stat().st_ino != inode, "a reader sees the old file or the new one"
+    assert call("export", "--output", "/dev/null", "--lab", measured.root).exit_code == 0
+    assert Path("/dev/null").is_char_device()
+    assert call("export", "--output", tmp_path / "no" / "folder.tsv", "--lab", measured.root).exit_code == 2
+    assert sorted(path.name for path in tmp_path.glob("*.tsv*")) == ["kept.tsv", "link.tsv"]

@@ -79,5 +79,7 @@ def _reach(label: str) -> None:
         os.kill(os.getpid(), signal.Signals[os.environ.get("AUTORESEARCH_KILL_SIGNAL", "SIGKILL")])
 
 
-if _IS_RUNNER or _IS_SERVER:
+if _IS_RUNNER:
     arm()
+elif _IS_SERVER and _LABEL:
+    signal.signal(signal.SIGUSR1, lambda *_: arm())
