@@ -86,7 +86,7 @@ def jsonl_text(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Ru
     Only the nats of each validation window are left out: thousands of numbers, which stay in the record.
     """
     lines = ({**asdict(each), "runs": [_run_fields(run) for run in runs.get(each.id, ())]} for each in experiments)
-    return "".join(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n" for line in lines)
+    return "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in lines)
 
 
 def csv_text(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]]) -> str:
@@ -117,15 +117,15 @@ def foreign_commits(text: str, experiments: Sequence[Experiment], form: Format =
         return [field for field in found if field != COLUMNS[0] and field not in ours]
     ours = {experiment.commit for experiment in experiments}
     try:
-        rows: list[Any] = (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
-            if form == "jsonl"
-            else list(csv.DictReader(io.StringIO(text), strict=True))
-        )
-    except (ValueError, csv.Error):
+        if form == "jsonl":
+            commits = [json.loads(line)["commit"] for line in text.splitlines() if line.strip()]
+        else:
+            commits = [row["commit"] for row in csv.DictReader(io.StringIO(text), strict=True)]
+            if text.strip() and not commits:
+                commits = [] if text.startswith("id,") else [text[:40]]
+    except (ValueError, KeyError, TypeError, csv.Error):
         return [text[:40]]
-    commits = [str(row.get("commit")) if isinstance(row, dict) else str(row) for row in rows]
-    return [commit for commit in commits if commit not in ours]
+    return [str(commit) for commit in commits if commit not in ours]
 
 
 def one_field(text: str) -> str:

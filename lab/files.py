@@ -17,12 +17,15 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from .disk import named
 from .errors import CandidateError
 
+_SETTLED_SECONDS = 0.02  # a file that has not changed for this long is not half-written
+_RESTLESS_SECONDS = 2.0
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -68,6 +71,26 @@ def read_regular_file(root: Path, relative: str, limit_bytes: int) -> bytes:
         size_bytes = max(facts.st_size, len(data))
         raise CandidateError(f"{relative} has {size_bytes} bytes; the limit is {limit_bytes}: shorten it and try again")
     return data
+
+
+def read_settled_file(root: Path, relative: str, limit_bytes: int) -> bytes:
+    """Like `read_regular_file`, of a file that an editor may be writing at this moment: never half of what it writes.
+
+    A file that was changed within the last moment is read again until it rests.
+
+    Raises:
+        CandidateError: also, that it does not come to rest.
+    """
+    deadline = time.monotonic() + _RESTLESS_SECONDS
+    while True:
+        before = _changed_at_ns(root / relative)
+        data = read_regular_file(root, relative, limit_bytes)
+        age_seconds = abs(time.time_ns() - before) / 1e9  # abs: the clock may have been set back
+        if before == _changed_at_ns(root / relative) and age_seconds > _SETTLED_SECONDS:
+            return data
+        if time.monotonic() > deadline:
+            raise CandidateError(f"{relative} is being written all the time: try again once it is saved")
+        time.sleep(_SETTLED_SECONDS)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, beneath: Path | None = None) -> None:
@@ -136,6 +159,14 @@ def _remove_abandoned(folder: int, name: str) -> None:
                     os.unlink(entry, dir_fd=folder)
                 finally:
                     os.close(descriptor)
+
+
+def _changed_at_ns(path: Path) -> int:
+    """Return when the file was changed; 0 where there is none, which reading it says better."""
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _components(relative: str) -> tuple[str, ...]:

@@ -114,6 +114,9 @@ def join(lab: Lab, session: Session, name: str) -> Researcher:
     The first in a session, and whoever comes when nobody works there, has the lab's own folder; each other gets a worktree.
     """
     name = name or (find if lab.presence.names else here)(lab, session).name
+    there = lab.ledger.researchers(session.tag)
+    if all(one.name != name for one in there) and (expected := _newcomer(lab, session, name, there)).workspace:
+        _make_folder(lab, session, expected)  # takes a moment, and the transaction below keeps others waiting
     with lab.ledger.transaction():
         there = lab.ledger.researchers(session.tag)
         researcher = next((one for one in there if one.name == name), None)

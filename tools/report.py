@@ -29,6 +29,7 @@ _CUT = "\n\n[cut here]\n"
 _LOG_BYTES = 1 << 22
 _LOG_END_BYTES = 65_536  # an error stands at the end
 _LOG_LINES = 200
+_LINE_BYTES = 15  # the least that one experiment takes in a list: with more of them the whole cannot fit
 _SMALLER = (  # what an answer of a tool says, the most first
     Limits(kept=8, diff_bytes=900, rows=10, text_bytes=240),
     Limits(kept=6, diff_bytes=600, rows=8, text_bytes=160),
@@ -70,12 +71,11 @@ def report(
     Call it when research ends, or when the human asks how the night went.
     """
     night = _gather(lab, session)
-    if _fits(answer := _answer(lab, night, WHOLE)):
-        return answer
     omitted = f"shortened; all of it: autoresearch report --session {night.session.tag} --output report.md"
-    for limits in _SMALLER:
-        if _fits(answer := _answer(lab, night, limits, omitted)):
+    for limits in (*_whole_if_it_may_fit(night), *_SMALLER):
+        if _fits(answer := _answer(lab, night, limits, "" if limits is WHOLE else omitted)):
             return answer
+    answer = _answer(lab, night, _SMALLER[-1], omitted)
     while not _fits(answer):
         shorter = cut_bytes(answer.markdown.removesuffix(_CUT), len(answer.markdown.encode()) * 9 // 10)
         answer = answer.model_copy(update={"markdown": shorter + _CUT})
@@ -85,6 +85,12 @@ def report(
 def whole_report(lab: Lab, session: str = "") -> ReportAnswer:
     """Return the report with nothing left out, however long; for people and files, not for an agent's context."""
     return _answer(lab, _gather(lab, session), WHOLE)
+
+
+def _whole_if_it_may_fit(night: Night) -> list[Limits]:
+    """Writing down thousands of lines to find that they are too many takes seconds."""
+    listed = len(night.digest.kept) + len(night.digest.near_misses) + len(night.digest.lessons)
+    return [WHOLE] if listed * _LINE_BYTES <= MAX_TEXT_BYTES else []
 
 
 def _fits(answer: ReportAnswer) -> bool:

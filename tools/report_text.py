@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..lab.causes import Failure
@@ -131,8 +131,8 @@ def _kept(night: Night, limits: Limits) -> str:
     kept = [e for e in night.digest.kept if not e.is_baseline]
     if not kept:
         return ""
-    by_gain = sorted(kept, key=lambda e: e.delta or 0.0)[: limits.kept]
-    shown = [e for e in kept if e in by_gain]
+    largest = {e.id for e in sorted(kept, key=lambda e: e.delta or 0.0)[: limits.kept]}
+    shown = [e for e in kept if e.id in largest]
     parts = ["## Kept, in order"]
     for e in shown:
         facts = (
@@ -148,7 +148,7 @@ def _kept(night: Night, limits: Limits) -> str:
         parts.append("\n".join(lines))
     if len(shown) < len(kept):
         parts.append(
-            f"{len(kept) - len(shown)} more with smaller gains are left out: {_ids([e for e in kept if e not in shown])}."
+            f"{len(kept) - len(shown)} more with smaller gains are left out: {_ids([e for e in kept if e.id not in largest])}."
         )
     return "\n\n".join(parts)
 
@@ -174,21 +174,21 @@ def _near_misses(night: Night, limits: Limits) -> str:
     return _listed(
         "## Near misses",
         "Not kept, and not worse than their parent beyond noise: combine them, or go further. The closest to a gain first.",
-        [
+        night.digest.near_misses,
+        lambda e: (
             f"- {e.id}, {number(e.delta, '+.4f')} against {e.parent}, confidence {number(e.confidence, '.2f')}: "
             f"{plain(e.description, limits.text_bytes)}"
-            for e in night.digest.near_misses
-        ],
+        ),
         limits.rows,
     )
 
 
 def _lessons(night: Night, limits: Limits) -> str:
-    lessons = list(reversed(night.digest.lessons))
     return _listed(
         "## Lessons",
         "In the researcher's words, the latest first.",
-        [f"- {e.id} ({e.verdict}): {plain(e.note, limits.text_bytes)}" for e in lessons],
+        night.digest.lessons[::-1],
+        lambda e: f"- {e.id} ({e.verdict}): {plain(e.note, limits.text_bytes)}",
         limits.rows,
     )
 
@@ -275,10 +275,10 @@ def _diff(diff: str, limit: int | None, experiment_id: str) -> str:
     return f"{fenced(kept, 'diff')}\n\n{whole}" if kept else whole
 
 
-def _listed(heading: str, about: str, items: list[str], limit: int | None) -> str:
+def _listed(heading: str, about: str, items: Sequence[Experiment], line: Callable[[Experiment], str], limit: int | None) -> str:
     if not items:
         return ""
-    return "\n\n".join([heading, about, "\n".join(items[:limit]), *_left_out(len(items), limit, "rows")])
+    return "\n\n".join([heading, about, "\n".join(map(line, items[:limit])), *_left_out(len(items), limit, "rows")])
 
 
 def _left_out(count: int, limit: int | None, what: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..lab.config import LabConfig
 from ..lab.dispatch import dispatch
-from ..lab.errors import NotReadyError
+from ..lab.errors import CandidateError, NotReadyError
 from ..lab.installed import installed_harness
 from ..lab.isolation import acceptance, listed
 from ..lab.lab import Lab, group_of
@@ -47,8 +47,16 @@ def status(lab: Lab) -> StatusAnswer:
             warnings.append(f"The session has met its stop rule: {stop}.")
         if (moved := lab.align_branch(session)) is not None:
             warnings.append(moved)
-        if lab.train_file() != lab.champion_source(session):
-            warnings.append("trainer/train.py differs from the champion's: expected while an idea is being tried.")
+        if lab.git.head_branch() == session.branch:
+            warnings.append(
+                f"HEAD is on autoresearch/{session.tag}, which keep moves: git then shows train.py as staged, and a commit "
+                "there stops keep. Run: git switch --detach && git restore --staged trainer/train.py"
+            )
+        try:
+            if lab.train_file() != lab.champion_source(session):
+                warnings.append("trainer/train.py differs from the champion's: expected while an idea is being tried.")
+        except CandidateError as error:
+            warnings.append(f"{error}; revert('workspace') writes the champion's.")
     champion = lab.champion(session) if session else None
     running = lab.ledger.runs_in_state(RunState.RUNNING)
     queued = [run.experiment for run in lab.ledger.runs_in_state(RunState.QUEUED)]

@@ -87,3 +87,8 @@ class Reports:
     def close(self) -> None:
         """Close the curve; the phase that follows still writes progress and events."""
         self._curve.close()
+
+    def end(self) -> None:
+        """Close everything: the run has no further phase."""
+        self._curve.close()
+        self._events.close()

@@ -140,6 +140,7 @@ class Runner:
             self._training.run(interpreter)
             score = self._scoring.score(self._training.handoff or {})
         finally:
+            self._reports.end()
             self._workers.end()
             survivors = tree_of(self._spec, None, set(), *self._marks).kill()
         require_no_survivor(survivors)

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.states import Decision, Outcome, RunState

@@ -1,7 +1,7 @@
 """The labelled points: where a process of ours is killed, and what it was doing.
 
-`hook/sitecustomize.py` recognises them from outside, by the functions that are called and return there. A point whose function was
-renamed no longer fires, which fails its test and `test_points.py`.
+`hook/sitecustomize.py` recognises them from outside, by the functions that are called and return there. A point whose function
+was renamed no longer fires, which fails its test and `test_points.py`.
 """
 
 from __future__ import annotations
@@ -146,7 +146,14 @@ _CREATE = [
         module="lab/referee/harness.py",
         scenario="create",
     ),
-    Point(label="create.opened", says="the lab opened", event="return", function="Lab.open", module="lab/lab.py", scenario="create"),
+    Point(
+        label="create.opened",
+        says="the lab opened",
+        event="return",
+        function="Lab.open",
+        module="lab/lab.py",
+        scenario="create",
+    ),
     _appended("create.rules", "rules_accepted", "`rules_accepted` appended, not committed", "session", often=False),
     Point(
         label="create.base",
@@ -323,7 +330,9 @@ _INGEST = [
         often=False,
     ),
     _appended("ingest.retried", "run_retried", "`run_retried` recorded", "wait-for-the-dead"),
-    _appended("ingest.baseline-kept", "experiment_kept", "the baseline's `experiment_kept` appended, not committed", "baseline"),
+    _appended(
+        "ingest.baseline-kept", "experiment_kept", "the baseline's `experiment_kept` appended, not committed", "baseline"
+    ),
     *_ref_moves("ingest.baseline-branch", _BRANCH, "move the branch to the baseline", "baseline", nth=2),
 ]
 
@@ -493,7 +502,15 @@ _QUICK = [
 def _real(label: str, says: str, event: Event, function: str, module: str, *, nth: int = 1, often: bool = False) -> Point:
     file = f"lab/referee/{module}.py"
     return Point(
-        side="runner", label=label, says=says, event=event, function=function, module=file, nth=nth, scenario="real", often=often
+        side="runner",
+        label=label,
+        says=says,
+        event=event,
+        function=function,
+        module=file,
+        nth=nth,
+        scenario="real",
+        often=often,
     )
 
 
@@ -502,10 +519,12 @@ _REAL = [
     _real("train.candidate", "train.py started, known to nobody", "return", "start_candidate", "candidate_process", often=True),
     _real("train.confined", "every sandbox made", "return", "Training._confirm_confinement", "training"),
     _real("train.clock", "the clock started", "return", "Training._start_clock", "training"),
-    _real("train.reported", "in the middle of training", "return", "Reports.point", "reports", nth=3, often=True),
+    _real("train.reported", "in the middle of training", "return", "Reports.point", "reports", often=True),
     _real("train.ended", "train.py and its model done", "call", "Training._judge_exit", "training"),
     _real("score.windows", "the windows drawn", "return", "draw_windows", "windows"),
-    _real("score.copied", "the model copied for both scoring processes", "return", "ScoringWorkers.copy_model", "workers", nth=2),
+    _real(
+        "score.copied", "the model copied for both scoring processes", "return", "ScoringWorkers.copy_model", "workers", nth=2
+    ),
     _real("score.bulk", "the claims in, the audits not begun", "return", "ScoringWorkers.end_bulk", "workers", often=True),
     _real("score.scored", "the number certified, nothing written", "return", "Scoring.score", "scoring"),
     _real("score.swept", "the run's scratch removed", "return", "remove_folder", "scratch"),

@@ -1,4 +1,4 @@
-"""Deaths that come together or again: the machine, the same runner twice, a server that hangs, a folder that somebody deletes."""
+"""Deaths that come together or again: the machine, one runner twice, a server that hangs, a folder that somebody deletes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def test_a_run_whose_runner_is_killed_twice_is_lost_once_and_may_be_tried_again(
         require_whole(place, lab, users, train=place.train.read_bytes())
 
 
-def test_servers_that_die_before_they_start_the_runner_cost_no_attempt(copy: Copy, arm: Arm, disarm: Callable[[], None]) -> None:
+def test_servers_that_die_before_they_start_the_runner_cost_no_attempt(
+    copy: Copy, arm: Arm, disarm: Callable[[], None]
+) -> None:
     place, users = _with_idea(copy, idea(1.8))
     arm(server="submit.spec", times=3)
     for deaths in (1, 2, 3):

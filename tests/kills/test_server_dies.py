@@ -13,6 +13,7 @@ from .labs import Copy
 from .points import Point
 from .scenarios import SCENARIOS, call
 
+
 @pytest.mark.slow
 def test_what_a_killed_server_began_is_finished_once(
     copy: Copy, arm: Arm, disarm: Callable[[], None], record_property: Callable[[str, object], None], server_point: Point

@@ -34,7 +34,6 @@ def test_what_a_killed_server_was_asked_is_done_once_by_the_next_one(
     users, nows = Users.of(place), []
     arm(server=label)
     with _Client.connected(place.lab) as client:
-        client.process.send_signal(signal.SIGUSR1)  # the hook begins to watch; not before, because that slows imports down
         assert client.call(*scenario.calls[0]) is None
         assert client.process.wait(timeout=LONG_SECONDS) == -signal.SIGKILL
     assert place.reached(label) == 1

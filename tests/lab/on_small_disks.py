@@ -23,12 +23,15 @@ import pytest
 from autoresearch_mcp.lab.disk import disk_errors_told
 from autoresearch_mcp.lab.dispatch import wait
 from autoresearch_mcp.lab.errors import DiskError
+from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.paths import RunPaths
 from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.referee.log import CappedLog
 from autoresearch_mcp.lab.referee.reports import Reports
-from autoresearch_mcp.lab.states import Decision, RunState, Verdict
+from autoresearch_mcp.lab.referee.room import when_there_is_room
+from autoresearch_mcp.lab.referee.specfile import read_result, write_result
+from autoresearch_mcp.lab.states import Decision, Outcome, RunState, Verdict
 from autoresearch_mcp.server.cli.application import app
 from autoresearch_mcp.tools.cancel_experiment import cancel_experiment
 from autoresearch_mcp.tools.history import history
@@ -334,16 +337,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_result_is_written_once_there_is_room(disks: Disks, make_lab: Callable[..., Lab]) -> None:
+def test_a_trained_model_is_scored_once_there_is_room(disks: Disks, make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(seconds=1.0)
     lab.start_session(None, "tester")
-    paths = begin(lab)
+    begin(lab)
     until(lambda: phase_of(lab) == "scoring")
     with disks.state.kept_full():
-        until(lambda: not paths.scratch.exists() and not paths.python.exists())
         until(lambda: told(lambda: lab.ledger.append("lab_resumed", {})) is not None)
-        assert not paths.result.exists()
-        assert lab.executor.result("e0001.1") is None, "its runner lives, and waits"
+        assert lab.executor.result("e0001.1") is None, "its runner lives"
         assert any("waits to write its result" in warning for warning in status(lab).warnings)
     experiment = wait(lab, "e0001", _SECONDS)
     assert experiment.verdict is Verdict.IMPROVED, experiment.reason
@@ -351,10 +352,11 @@ def test_a_result_is_written_once_there_is_room(disks: Disks, make_lab: Callable
     assert leftovers(disks.state.root) == []
 
 
-def test_a_candidate_that_a_disk_full_of_other_things_ends_is_lost_and_may_be_tried_again(
+def test_a_candidate_that_a_disk_full_of_other_things_ends_is_lost_told_once_there_is_room_and_may_be_tried_again(
     disks: Disks, make_lab: Callable[..., Lab], train_py: str
 ) -> None:
-    lab = make_lab(train=train_py.replace("    step += 1\n", "    step += 1\n    print('x' * 500)\n"), seconds=3.0)
+    noisy = train_py.replace("    step += 1\n", "    step += 1\n    print('x' * 500)\n")
+    lab = make_lab(train=noisy.replace("seconds_left() > 0.3", "seconds_left() > 3"), seconds=5.0)  # for a busy machine
     lab.start_session(None, "tester")
     paths = begin(lab)
     until(lambda: phase_of(lab) == "training")
@@ -390,6 +392,32 @@ def test_a_candidate_that_fills_the_disk_crashes_and_is_told_so(
 # -- what a run tells while it lasts --------------------------------------------------------------------------------------
 
 
+def test_a_result_waits_for_room_and_leaves_no_part_of_itself_meanwhile(disks: Disks) -> None:
+    paths = RunPaths(disks.state.root / "run")
+    paths.root.mkdir()
+    result, over = RunResult(outcome=Outcome.SCORED, reason="scored", val_bpb=1.5), threading.Event()
+    attempts: list[int] = []
+
+    def write() -> None:
+        attempts.append(1)
+        write_result(paths, result)
+
+    def leave() -> None:
+        when_there_is_room(paths, write)
+        over.set()
+
+    disks.state.fill()
+    waiting = threading.Thread(target=leave)
+    waiting.start()
+    until(lambda: len(attempts) > 1)
+    assert list(paths.root.iterdir()) == []
+    assert not over.is_set()
+    disks.state.free()
+    waiting.join(_SECONDS)
+    assert read_result(paths) == result
+    assert list(paths.root.iterdir()) == [paths.result]
+
+
 def test_a_curve_an_event_or_a_log_that_the_disk_does_not_take_leaves_no_part_of_itself(disks: Disks) -> None:
     paths = RunPaths(disks.state.root / "run")
     paths.root.mkdir()
@@ -412,6 +440,9 @@ def test_a_curve_an_event_or_a_log_that_the_disk_does_not_take_leaves_no_part_of
     disks.state.free()
     live(2000, b"last\n")
     log.close()
+    reports.end()
+    os.close(reading)
+    os.close(writing)
     steps = [json.loads(line)["step"] for line in paths.curve.read_text().splitlines()]
     assert steps[:500] == list(range(500))
     assert steps[-500:] == list(range(2000, 2500))

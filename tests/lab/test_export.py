@@ -27,6 +27,7 @@ def run_of(experiment: Experiment, *, number: int = 1, **result: object) -> Run:
         result=RunResult(outcome=Outcome.SCORED, reason="", **result),  # type: ignore[arg-type]
         created_at=0.0,
         finished_at=1.0,
+        started_at=0.5,
     )
 
 
@@ -141,6 +142,6 @@ def test_rows_of_another_record_are_recognised_in_every_format(experiment_of: Ma
     assert foreign_commits(jsonl_text([ours, theirs], {}), [ours], "jsonl") == [theirs.commit]
     assert foreign_commits(csv_text([theirs], {}), [ours], "csv") == [theirs.commit]
     assert foreign_commits("my notes\n", [ours], "jsonl") == ["my notes\n"]
-    assert foreign_commits("[1, 2]\n", [ours], "jsonl") == ["[1, 2]"]
-    assert foreign_commits("a,b\n1,2\n", [ours], "csv") == ["None"]
+    assert foreign_commits("[1, 2]\n", [ours], "jsonl") == ["[1, 2]\n"]
+    assert foreign_commits("a,b\n1,2\n", [ours], "csv") == ["a,b\n1,2\n"]
     assert foreign_commits("", [ours], "csv") == []

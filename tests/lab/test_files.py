@@ -1,11 +1,13 @@
 import os
 import socket
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab.errors import CandidateError
-from autoresearch_mcp.lab.files import read_regular_file, sha256_hex, write_atomically
+from autoresearch_mcp.lab.files import read_regular_file, read_settled_file, sha256_hex, write_atomically
 
 NAME = "trainer/train.py"
 
@@ -177,3 +179,49 @@ def test_a_failed_write_leaves_the_old_state_and_no_temporary_file(lab):
 
 def test_the_digest_is_sha_256():
     assert sha256_hex(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_a_file_that_is_being_written_is_never_read_half(lab):
+    versions = [(f"# version {number}\n" * 200).encode() for number in range(4)]
+    over = threading.Event()
+
+    def save_slowly():
+        for content in versions:
+            with (lab / NAME).open("wb", buffering=0) as file:
+                for start in range(0, len(content), 700):
+                    file.write(content[start : start + 700])
+                    over.wait(0.004)
+            over.wait(0.1)
+        over.set()
+
+    editor = threading.Thread(target=save_slowly)
+    (lab / NAME).write_bytes(versions[0])
+    editor.start()
+    reads = set()
+    while not over.is_set():
+        reads.add(read_settled_file(lab, NAME, 65_536))
+    editor.join()
+    assert reads <= set(versions)
+    assert len(reads) > 1
+
+
+def test_a_file_that_never_rests_is_refused_and_one_from_the_future_is_read(lab):
+    os.utime(lab / NAME, (time.time() + 3600, time.time() + 3600))
+    assert read_settled_file(lab, NAME, 100) == b"print(1)\r\n"
+    over = threading.Event()
+
+    def never_rest():
+        while not over.wait(0.001):
+            (lab / NAME).write_bytes(b"print(2)\n")
+
+    editor = threading.Thread(target=never_rest)
+    editor.start()
+    try:
+        with pytest.raises(CandidateError, match="being written all the time"):
+            while True:
+                read_settled_file(lab, NAME, 100)
+    finally:
+        over.set()
+        editor.join()
+    with pytest.raises(CandidateError, match="does not exist"):
+        read_settled_file(lab, "trainer/other.py", 100)

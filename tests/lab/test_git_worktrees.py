@@ -194,7 +194,7 @@ from pathlib import Path
 from autoresearch_mcp.lab.git import GitRepository
 
 repository = GitRepository.discover(Path(sys.argv[1]))
-worktrees, commit, step = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+worktrees, commit = Path(sys.argv[2]), sys.argv[3]
 changes = ("os.mkdir", "os.link", "os.rename", "os.remove", "os.symlink", "subprocess.Popen")
 
 def watch(event, arguments):
@@ -204,7 +204,7 @@ def watch(event, arguments):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-for point in range(1, 1000, step):
+for point in range(1, 1000):
     child = os.fork()
     if child == 0:
         left = point
@@ -218,9 +218,10 @@ print(point)
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_next_call_finishes(repository, folder, worktree, commit):
-    arguments = (str(folder), str(worktree.parent), commit, "1")
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=True, capture_output=True, text=True)
+def test_killed_at_any_moment_the_next_call_finishes(repository, folder, worktree, commit, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(folder), str(worktree.parent), commit]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     places = [worktree.parent / f"w{point}" for point in range(1, int(done.stdout) + 1)]
     assert len(places) > 30
     for place in places:

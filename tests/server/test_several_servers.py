@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import psutil
 import pytest
+from autoresearch_mcp.lab import experiments
 from autoresearch_mcp.lab.dispatch import wait
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.states import Verdict
@@ -110,7 +111,7 @@ def test_a_training_goes_on_when_its_server_is_asked_to_end(
     lab = make_quick_lab(seconds=20.0)
     server = serve(lab)
     train = lab.workspace.train
-    train.write_text(train.read_text().replace("# quick:", "# quick: seconds=1.0"))
+    train.write_text(train.read_text().replace("# quick:", "# quick: seconds=15.0"))
     server.call("start_session", tag="new")
     experiment = server.call("run_experiment", description="baseline", wait_seconds=0.0)["experiment"]["id"]
     until(lambda: lab.executor.progress(f"{experiment}.1"))
@@ -119,9 +120,11 @@ def test_a_training_goes_on_when_its_server_is_asked_to_end(
     else:
         os.killpg(server.process.pid, signal.Signals[how])
         assert server.process.wait(20.0) == -signal.Signals[how]
-    assert lab.executor.result(f"{experiment}.1") is None
-    assert wait(lab, experiment, 30.0).verdict is Verdict.IMPROVED
-    require_one_history(lab)
+    assert lab.executor.result(f"{experiment}.1") is None  # a dead one would be lost
+    experiments.cancel(lab, experiment)
+    assert wait(lab, experiment, 30.0).verdict is Verdict.CANCELLED
+    assert lab.ledger.runs(experiment)[0].attempt == 1
+    assert lab.ledger.verify() == []
 
 
 # A client with a real connection to a server, that asks for a run and then does nothing.
@@ -186,8 +189,7 @@ def test_five_servers_that_ask_all_the_time_make_one_history(
         servers = list(pool.map(lambda _: serve(lab), range(5)))
         measure_baseline(servers[0])
         done = list(pool.map(research, range(5)))
-    experiments = [experiment for _, mine in done for experiment in mine]
-    assert len(set(experiments)) == 15
+    assert len({experiment for _, mine in done for experiment in mine}) == 15
     told = [server.call("history", sort="oldest", per_page=25) for server, _ in done]
     assert all(answer == told[0] for answer in told)
     require_one_history(lab)

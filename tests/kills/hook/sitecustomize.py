@@ -1,8 +1,9 @@
 """Kills the process that it is loaded into, with SIGKILL, at a labelled point. It knows nothing of the code that it kills.
 
 On PYTHONPATH, Python imports it at start; it does something only where the environment says so, in a process of the server
-(AUTORESEARCH_KILL_SERVER names a point of the table) or of a runner (AUTORESEARCH_KILL_RUNNER). Calls and returns are watched by
-`sys.setprofile`, so no line of the code under test knows of this. The label "*" kills nothing and notes every point that is passed.
+(AUTORESEARCH_KILL_SERVER names a point of the table) or of a runner (AUTORESEARCH_KILL_RUNNER). Calls and returns are watched
+by `sys.setprofile`, so no line of the code under test knows of this. The label "*" kills nothing and notes every point that is
+passed.
 """
 
 import json
@@ -18,15 +19,16 @@ _IS_SERVER = any(word == "serve" for word in sys.orig_argv)
 _LABEL = os.environ.get("AUTORESEARCH_KILL_RUNNER" if _IS_RUNNER else "AUTORESEARCH_KILL_SERVER", "")
 
 
-def arm() -> None:
-    """Begin to watch, in this thread and in those that begin from now on; does nothing where no point is named."""
+def arm(*, here: bool = True) -> None:
+    """Begin to watch, in the threads that begin from now on, and in this one; does nothing where no point is named."""
     if not _LABEL:
         return
     table = json.loads(Path(os.environ["AUTORESEARCH_KILL_TABLE"]).read_text())
     side = "runner" if _IS_RUNNER else "server"
     watch = _Watch([point for point in table if point["side"] == side and _LABEL in ("*", point["label"])])
     threading.setprofile(watch)
-    sys.setprofile(watch)
+    if here:
+        sys.setprofile(watch)
 
 
 class _Watch:
@@ -81,5 +83,5 @@ def _reach(label: str) -> None:
 
 if _IS_RUNNER:
     arm()
-elif _IS_SERVER and _LABEL:
-    signal.signal(signal.SIGUSR1, lambda *_: arm())
+elif _IS_SERVER:
+    arm(here=False)  # tools run in threads of their own; being watched would slow the imports down
