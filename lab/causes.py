@@ -61,7 +61,7 @@ class Failure:
 _REASONS: tuple[tuple[re.Pattern[str], Cause], ...] = (
     (re.compile(r"\[limits\] memory_mb|ran out of memory"), Cause.OUT_OF_MEMORY),
     (re.compile(r"\bnot finite\b"), Cause.NOT_FINITE),
-    (re.compile(r"\[limits\] (processes|disk_mb)"), Cause.LIMIT),
+    (re.compile(r"\[limits\] (processes|disk_mb)|the disk is full"), Cause.LIMIT),
     (re.compile(r"start-up took more than"), Cause.START_UP),
     (re.compile(r"scoring took longer"), Cause.SCORING_TIME),
     (re.compile(r"ended without evaluate_bpb|there is no model to score"), Cause.NO_HAND_OFF),

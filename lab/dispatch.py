@@ -16,12 +16,14 @@ from .calibration import calibration
 from .config import LabConfig
 from .confirmation import confirmation_note, measurement_of, needs_another_run, weigh
 from .devices import device_kind
+from .disk import disk_errors_told, disk_warning
 from .environment import trainer_path
-from .errors import DecisionError, NotReadyError
+from .errors import DecisionError, DiskError, NotReadyError
 from .executor import Progress, RunLostError, RunResult, RunSpec
 from .isolation import acceptance
 from .lab import Lab
 from .ledger import result_to_json
+from .leftovers import drop_claims
 from .local_executor import lost_result
 from .locks import locked_if_free
 from .machine import cores, total_memory_mb
@@ -39,11 +41,18 @@ _LOCK_POLL_SECONDS = 0.02
 _LOCK_SECONDS = 40.0
 
 
-def dispatch(lab: Lab) -> None:
-    """Do whatever can be done now; returns at once when another process is doing it."""
-    with locked_if_free(lab.state.dispatch_lock) as ours:
-        if ours:
-            _dispatch_locked(lab)
+def dispatch(lab: Lab) -> str | None:
+    """Do whatever can be done now; returns at once when another process is doing it.
+
+    A disk that takes nothing ends no call that only looks: returns what it said, and the next call goes on.
+    """
+    try:
+        with disk_errors_told(), locked_if_free(lab.state.dispatch_lock) as ours:
+            if ours:
+                _dispatch_locked(lab)
+    except DiskError as error:
+        return str(error)
+    return None
 
 
 @contextmanager
@@ -77,7 +86,7 @@ def wait(lab: Lab, experiment_id: str, seconds: float, on_progress: Callable[[Pr
 def current_progress(lab: Lab, experiment_id: str) -> Progress:
     """Return where an unfinished experiment stands."""
     runs = lab.ledger.runs(experiment_id)
-    note = confirmation_note([run.result for run in runs if run.result is not None])
+    note = disk_warning(lab.state.root) or confirmation_note([run.result for run in runs if run.result is not None])
     for run in runs:
         if run.state is RunState.RUNNING and (progress := lab.executor.progress(run.attempt_id)) is not None:
             return replace(progress, note=note)
@@ -163,7 +172,7 @@ def queue_run(lab: Lab, experiment_id: str, config: LabConfig) -> None:
 def _dispatch_locked(lab: Lab) -> None:
     for run in lab.ledger.runs_in_state(RunState.RUNNING):
         _ingest(lab, run)
-    if not lab.may_run():
+    if not lab.may_run() or disk_warning(lab.state.root) is not None:
         return
     busy = {run.device for run in lab.ledger.runs_in_state(RunState.RUNNING)}
     for run in _in_turn(lab, lab.ledger.runs_in_state(RunState.QUEUED)):
@@ -229,7 +238,9 @@ def _finish(lab: Lab, run: Run, result: RunResult) -> None:
         if lab.ledger.run(run.id).state is not RunState.FINISHED:
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
             judge_experiment(lab, lab.ledger.experiment(run.experiment), result)
-    session = lab.ledger.session(lab.ledger.experiment(run.experiment).session)
+    experiment = lab.ledger.experiment(run.experiment)
+    drop_claims(lab, experiment)
+    session = lab.ledger.session(experiment.session)
     assert session is not None
     lab.align_branch(session)  # a kept baseline moves it; a branch that somebody else moved stops `keep`, not this
 

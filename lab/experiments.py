@@ -14,6 +14,7 @@ from .executor import RunResult
 from .files import sha256_hex
 from .lab import Lab
 from .ledger import result_to_json
+from .leftovers import drop_claims
 from .recording import ensure_ref, record_experiment
 from .records import Experiment, Researcher, Run, Session
 from .stale_wins import StaleConflict, merge_stale_win, merged_experiment, origins
@@ -183,7 +184,9 @@ def revert(lab: Lab, experiment_id: str, lesson: str, researcher: str = "") -> t
     backup = None
     if who is not None:
         backup = researchers.restore_train_file(lab, session, who, expected=experiment.candidate_sha256)
-    return lab.ledger.experiment(experiment_id), backup
+    reverted = lab.ledger.experiment(experiment_id)
+    drop_claims(lab, reverted)
+    return reverted, backup
 
 
 def _researcher(lab: Lab, session: Session, experiment: Experiment) -> Researcher | None:

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from .disk import named
 from .errors import CandidateError
 
-_SETTLED_SECONDS = 0.02  # a file that has not changed for this long is not half-written
+SETTLED_SECONDS = 0.02  # a file that has not changed for this long is not half-written
 _RESTLESS_SECONDS = 2.0
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -73,10 +73,11 @@ def read_regular_file(root: Path, relative: str, limit_bytes: int) -> bytes:
     return data
 
 
-def read_settled_file(root: Path, relative: str, limit_bytes: int) -> bytes:
-    """Like `read_regular_file`, of a file that an editor may be writing at this moment: never half of what it writes.
+def read_settled_file(root: Path, relative: str, limit_bytes: int, *, settled_seconds: float = SETTLED_SECONDS) -> bytes:
+    """Like `read_regular_file`, of a file that an editor may be writing at this moment: not half of what it writes.
 
-    A file that was changed within the last moment is read again until it rests.
+    A file that was changed within the last ``settled_seconds`` is read again until it rests. An editor that pauses longer in
+    the middle of writing is not noticed; half a file has no call of evaluate_bpb at its end, and is refused for that.
 
     Raises:
         CandidateError: also, that it does not come to rest.
@@ -86,11 +87,11 @@ def read_settled_file(root: Path, relative: str, limit_bytes: int) -> bytes:
         before = _changed_at_ns(root / relative)
         data = read_regular_file(root, relative, limit_bytes)
         age_seconds = abs(time.time_ns() - before) / 1e9  # abs: the clock may have been set back
-        if before == _changed_at_ns(root / relative) and age_seconds > _SETTLED_SECONDS:
+        if before == _changed_at_ns(root / relative) and age_seconds > settled_seconds:
             return data
         if time.monotonic() > deadline:
             raise CandidateError(f"{relative} is being written all the time: try again once it is saved")
-        time.sleep(_SETTLED_SECONDS)
+        time.sleep(settled_seconds)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, beneath: Path | None = None) -> None:

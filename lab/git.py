@@ -145,6 +145,13 @@ class GitRepository:
         lines = answer.stdout.decode("utf-8", "surrogateescape").splitlines()
         return dict(line.split(" ", maxsplit=1) for line in lines)
 
+    def ref_messages(self, prefix: str) -> dict[str, str]:
+        """Return the messages of the commits that the refs below ``prefix`` name, by full name of the ref; "" for a blob."""
+        form = "--format=%(refname)%00%(if:equals=commit)%(objecttype)%(then)%(contents)%(end)%00"
+        text = self._run("for-each-ref", form, require_ref_folder(prefix)).stdout.decode("utf-8", "replace")
+        parts = text.split("\0")
+        return {ref.strip(): message for ref, message in zip(parts[::2], parts[1::2], strict=False)}
+
     def update_ref(self, name: str, new: str, old: str | None) -> None:
         """Point ``name`` at ``new`` if it now points at ``old`` (None: if it does not exist), atomically.
 

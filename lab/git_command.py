@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from .disk import named, told_by_git
 from .errors import GitError
 
 # Far above any honest duration: it ends a git that waits for a pipe which somebody put into .git.
@@ -87,6 +88,8 @@ def run_git(
 ) -> Answer:
     """Run one git command in ``folder``; a status outside ``accept`` raises ``GitError`` with git's own words.
 
+    A disk that takes nothing is a ``DiskError``, whatever is accepted.
+
     Args:
         folder: the current folder of git, and the working tree of ``git_dir``.
         arguments: the command and its options, all of them fixed or checked.
@@ -112,8 +115,11 @@ def run_git(
         command += [f"--git-dir={git_dir}", f"--work-tree={folder}"]
     with tempfile.TemporaryFile() if stdin else nullcontext() as stream:
         if stream is not None and stdin is not None:
-            stream.write(stdin)
-            stream.seek(0)
+            try:
+                stream.write(stdin)
+                stream.seek(0)
+            except OSError as error:
+                raise named(error, Path(tempfile.gettempdir()))
         status, stdout, complaint = Git(str(folder)).execute(
             [*command, *arguments],
             istream=stream,
@@ -124,6 +130,8 @@ def run_git(
             shell=False,
             kill_after_timeout=_TIMEOUT_SECONDS,
         )
+    if status != 0 and (full := told_by_git(complaint, folder)) is not None:
+        raise full
     if status not in accept:
         reason = complaint.strip() or f"it ended with status {status}"
         if "promisor" in reason:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .disk import named
 from .errors import NotReadyError
 from .jsonfiles import read_json, write_json
 from .paths import StatePaths, state_root
@@ -109,12 +110,16 @@ def _state_folder(lab_id: str, root: Path) -> StatePaths:
         write_json(folder / "lab.json", {"id": lab_id, "root": str(root)})
     if not state.validation_secret.exists():
         temporary = folder / f".secret.{uuid.uuid4()}"
-        with temporary.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(secrets.token_bytes(_SECRET_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):  # another process was first; its secret counts
-            state.validation_secret.hardlink_to(temporary)
-        temporary.unlink()
+        try:
+            with temporary.open("wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(secrets.token_bytes(_SECRET_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):  # another process was first; its secret counts
+                state.validation_secret.hardlink_to(temporary)
+        except OSError as error:
+            raise named(error, state.validation_secret)
+        finally:
+            temporary.unlink(missing_ok=True)
     return state

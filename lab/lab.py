@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..prepare.files import exclusive_lock
@@ -22,7 +24,7 @@ from .devices import CUDA, Devices, GpuDriver, device_kind
 from .environment import TrainerPython, require_cuda, trainer_python
 from .errors import CandidateError, GitError, NotReadyError
 from .executor import Executor
-from .files import read_regular_file, sha256_hex
+from .files import read_regular_file, read_settled_file, sha256_hex
 from .git import GitRepository, validate_tag
 from .identity import Identity, establish_identity, known_labs
 from .isolation import Isolation, is_allowed, require_allowed
@@ -98,7 +100,9 @@ class Lab:
                 f"A lab is a repository of its own: run `autoresearch init {root}`"
             )
         load_config(root / CONFIG_NAME)  # a wrong file is told at once
-        with exclusive_lock(git.common_dir / "autoresearch.lock"):  # the first opening happens once
+        writable = os.access(git.common_dir, os.W_OK)  # else there can be no first opening, and the rest only reads
+        lock = exclusive_lock(git.common_dir / "autoresearch.lock") if writable else nullcontext()
+        with lock:  # the first opening happens once
             identity = establish_identity(git.common_dir, root, renew=renew_identity)
             ledger = Ledger(identity.state.ledger)
             if ledger.latest_harness() is None:
@@ -167,7 +171,7 @@ class Lab:
         if researcher is not None and not folder.is_dir():
             again = f"start_session(researcher={researcher.name!r})"
             raise CandidateError(f"The folder {folder} of {researcher.name} is gone. Call {again}, which makes it again.")
-        return read_regular_file(folder, TRAIN_FILE, limit_bytes)
+        return read_settled_file(folder, TRAIN_FILE, limit_bytes)
 
     # -- sessions ---------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ import psutil
 from .devices import Devices
 from .executor import Event, Progress, RunLostError, RunResult, RunSpec
 from .jsonfiles import read_json
-from .locks import locked_if_free, try_lock
+from .locks import locked_if_free, open_lock, try_lock
 from .paths import RunPaths, StatePaths, device_lock_path
 from .referee.processes import is_living
 from .referee.scratch import remove_folder
@@ -164,11 +164,11 @@ class LocalExecutor:
             if paths.root.is_dir() and not paths.result.exists():
                 with locked_if_free(paths.runner_lock) as dead:
                     if dead:  # inside of the lock: nobody submits it meanwhile
-                        mark.unlink(missing_ok=True)
+                        _unmark(mark)
                 if not dead:
                     yield paths
             else:
-                mark.unlink(missing_ok=True)
+                _unmark(mark)
 
     def _launch(self, spec: RunSpec, paths: RunPaths, lock_fd: int) -> None:
         """Start the runner from the pinned harness. It inherits the lock, so there is no moment when nobody holds it."""
@@ -204,8 +204,7 @@ def _device_of(paths: RunPaths) -> str | None:
 
 def _is_free(lock: Path) -> bool:
     """Say whether nobody holds a lock, without being in the way of others who ask at the same time."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_lock(lock)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -244,6 +243,11 @@ def _end_orphans(paths: RunPaths) -> None:
                     process.kill()
         if not ended:
             return
+
+
+def _unmark(mark: Path) -> None:
+    with suppress(OSError):  # gone already, or the disk is read-only: it is looked at once more
+        mark.unlink()
 
 
 def _kill_group(leader: int, *, known_since: float) -> None:

@@ -193,6 +193,7 @@ def restore_train_file(lab: Lab, session: Session, researcher: Researcher, *, ex
         if lab.git.ref(backup) is None:
             lab.git.update_ref(backup, blob, None)
     if current != wanted:
+        train.parent.mkdir(exist_ok=True)
         write_atomically(train, wanted, beneath=lab.root)
     event = {"session": session.tag, "researcher": researcher.name, "sha256": sha256_hex(wanted), "backup": backup}
     lab.ledger.append("train_file_restored", event)

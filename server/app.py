@@ -27,6 +27,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
+from ..lab.disk import disk_errors_told
 from ..lab.dispatch import dispatch
 from ..lab.errors import LabError, NotReadyError
 from ..lab.executor import Progress
@@ -182,7 +183,8 @@ def _handler(tool: Tool, holder: LabHolder) -> Callable[..., Any]:
 def _call(tool: Tool, holder: LabHolder, arguments: dict[str, Any], extra: dict[str, Any]) -> Answer:
     """Run a tool; the only place that turns the lab's errors into what the model reads."""
     try:
-        return tool.function(holder.get(), **arguments, **extra)
+        with disk_errors_told():
+            return tool.function(holder.get(), **arguments, **extra)
     except (LabError, PrepareError) as error:
         raise ToolError(str(error)) from error
 
@@ -199,7 +201,7 @@ def _report_progress(ctx: Context, stopping: threading.Event, progress: Progress
     anyio.from_thread.run(ctx.report_progress, progress.elapsed_seconds, total, f"{progress.phase}{left}{loss}{note}")
 
 
-def _quietly(work: Callable[[], None]) -> None:
+def _quietly(work: Callable[[], object]) -> None:
     """Do what nobody asked for; what fails here fails again, and is told, in the next call."""
     with suppress(LabError, PrepareError, OSError, sqlite3.Error, ValueError):  # ValueError: a file that is no JSON
         work()

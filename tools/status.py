@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..lab.config import LabConfig
+from ..lab.disk import disk_warning
 from ..lab.dispatch import dispatch
-from ..lab.errors import CandidateError, NotReadyError
+from ..lab.errors import CandidateError, DiskError, NotReadyError
 from ..lab.installed import installed_harness
 from ..lab.isolation import acceptance, listed
 from ..lab.lab import Lab, group_of
@@ -23,8 +24,8 @@ _EVIDENT = (
 
 def status(lab: Lab) -> StatusAnswer:
     """Say where the lab stands: session, champion, what runs, what waits for a decision, what is enforced."""
-    dispatch(lab)
-    warnings = []
+    refused = dispatch(lab)
+    warnings = [warning for warning in (refused, *map(disk_warning, {lab.state.root, lab.root})) if warning is not None]
     try:
         session = lab.session()
     except NotReadyError:
@@ -45,7 +46,11 @@ def status(lab: Lab) -> StatusAnswer:
     if session is not None:
         if (stop := lab.stop_reason(session)) is not None:
             warnings.append(f"The session has met its stop rule: {stop}.")
-        if (moved := lab.align_branch(session)) is not None:
+        try:
+            moved = lab.align_branch(session)
+        except DiskError as error:  # the next call moves it
+            moved = str(error)
+        if moved is not None:
             warnings.append(moved)
         if lab.git.head_branch() == session.branch:
             warnings.append(

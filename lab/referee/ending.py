@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..disk import free_bytes
 from ..executor import RunSpec
 from ..states import Outcome
 from . import sandbox
@@ -13,6 +14,8 @@ from .scratch import folder_bytes, is_disk_full
 from .tracing import Trace
 
 REASON_CHARACTERS = 2000
+_BLAMED_BYTES = 64 << 20  # with less a run is not why a disk is full, and ending it would not help
+_FULL_BYTES = 1 << 20
 
 
 class RunEndedError(Exception):
@@ -37,13 +40,26 @@ def require_room(spec: RunSpec, tree: ProcessTree, memory_bytes: int, processes:
         raise RunEndedError(Outcome.CRASHED, f"used more than {spec.memory_mb} MB of memory ([limits] memory_mb)")
     if processes > spec.processes or tree.threads > sandbox.thread_limit(spec.processes):
         raise RunEndedError(Outcome.CRASHED, f"started more than {spec.processes} processes ([limits] processes)")
-    if folder_bytes(folder, limit_bytes=spec.disk_mb << 20) + tree.deleted_bytes() > spec.disk_mb << 20:
+    own_bytes = folder_bytes(folder, limit_bytes=spec.disk_mb << 20) + tree.deleted_bytes()
+    if own_bytes > spec.disk_mb << 20:
         raise RunEndedError(
             Outcome.CRASHED,
             f"wrote more than {spec.disk_mb} MB to disk ([limits] disk_mb), or into folders that cannot be measured",
         )
-    if is_disk_full(folder):
-        raise RunEndedError(Outcome.CRASHED, "the disk is full")
+    if own_bytes >= _BLAMED_BYTES and is_disk_full(folder):
+        raise RunEndedError(Outcome.CRASHED, f"the disk is full, and {own_bytes >> 20} MB of it are the run's own")
+
+
+def end_on_full_disk(spec: RunSpec, folder: Path, how: str) -> RunEndedError | None:
+    """Return how a candidate ended that failed on a full disk: by its own bytes, or by others', which says nothing about it."""
+    if free_bytes(folder) >= _FULL_BYTES:
+        return None
+    own_bytes = folder_bytes(folder, limit_bytes=spec.disk_mb << 20)
+    if own_bytes >= _BLAMED_BYTES:
+        return RunEndedError(Outcome.CRASHED, f"train.py {how}: the disk is full, and {own_bytes >> 20} MB are the run's own")
+    return RunEndedError(
+        Outcome.LOST, f"train.py {how}: the disk is full of other things than the run's; it may be tried again"
+    )
 
 
 def require_no_survivor(survivors: int) -> None:

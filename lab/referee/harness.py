@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+from ..disk import named
 from ..errors import NotReadyError
 
 _PACKAGE = "autoresearch_mcp"
@@ -40,17 +41,17 @@ def pin_harness(destination: Path) -> str:
     if not target.exists():
         temporary = destination / f".{sha256}.{os.getpid()}"
         package = temporary / _PACKAGE
-        for path in _modules(root):
-            copy = package / path.relative_to(root)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-        (package / "__init__.py").write_bytes(b'"""The pinned harness of one lab."""\n')
         try:
+            for path in _modules(root):
+                copy = package / path.relative_to(root)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+            (package / "__init__.py").write_bytes(b'"""The pinned harness of one lab."""\n')
             temporary.rename(target)
-        except OSError:
-            shutil.rmtree(temporary)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
             if not target.exists():
-                raise
+                raise named(error, target)
     return sha256
 
 

@@ -22,6 +22,7 @@ from ..states import Outcome
 from .ending import RunEndedError, require_room, tree_of
 from .reference import load_reference, save_claims
 from .reports import Reports
+from .room import when_there_is_room
 from .scorer import AuditPlan, InvalidModelError, Score, Scorer
 from .scoring_meter import cpu_warning
 from .windows import NoWindowsError, Rows, draw_windows, encode_rows
@@ -53,8 +54,9 @@ class Scoring:
 
     def score(self, handoff: dict) -> Score:
         """Return the certified score of the handed-over model; raises `RunEndedError` where it has none."""
-        began = time.monotonic()
         self._reports.phase("scoring")
+        model_fds = self._open_model_twice()
+        began = time.monotonic()
         spec, vocab_size = self._spec, handoff["vocab_size"]
         tokenizer = self._corpus.tokenizer(vocab_size)
         padding = np.memmap(self._corpus.token_store(vocab_size), dtype=np.uint16, mode="r")
@@ -93,7 +95,6 @@ class Scoring:
             champion=self._champion(rows, tokenizer.token_bytes),
             champion_windows=spec.reference_window_nats,
         )
-        model_fds = self._open_model_twice()
         try:
             score = scorer.score(
                 model_fds,
@@ -145,7 +146,10 @@ class Scoring:
         """Return two private copies of the handed-over model."""
         model_fd = self._open_model()
         try:
-            return self._workers.copy_model(model_fd), self._workers.copy_model(model_fd)
+            first, second = (
+                when_there_is_room(self._paths, lambda: self._workers.copy_model(model_fd)) for _ in range(2)
+            )  # the training is done: a full disk must not waste it
+            return first, second
         finally:
             os.close(model_fd)
 

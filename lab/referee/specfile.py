@@ -10,6 +10,8 @@ from ..jsonfiles import read_json, write_json
 from ..paths import RunPaths
 from ..states import Outcome
 
+_RESULT_FIELDS = frozenset(field.name for field in dataclasses.fields(RunResult))
+
 
 def write_spec(paths: RunPaths, spec: RunSpec) -> None:
     """Write the spec; the candidate's bytes lie beside it as code/train.py."""
@@ -39,6 +41,5 @@ def read_result(paths: RunPaths) -> RunResult | None:
 
 def result_from_json(fields: dict) -> RunResult:
     """Rebuild a result from its JSON object. Fields of a newer version are left out, those of an older one are not measured."""
-    known = {field.name for field in dataclasses.fields(RunResult)} & fields.keys()
-    kept = {name: fields[name] for name in known}
+    kept = {name: fields[name] for name in _RESULT_FIELDS & fields.keys()}
     return RunResult(**{**kept, "outcome": Outcome(fields["outcome"]), "window_nats": tuple(fields.get("window_nats", ()))})

@@ -27,7 +27,15 @@ from .advisory import advisory_numbers, model_flops_utilisation
 from .candidate_process import start_candidate
 from .clock import BudgetClock
 from .contention import ContentionMeter
-from .ending import REASON_CHARACTERS, RunEndedError, broken_promise, require_no_survivor, require_room, tree_of
+from .ending import (
+    REASON_CHARACTERS,
+    RunEndedError,
+    broken_promise,
+    end_on_full_disk,
+    require_no_survivor,
+    require_room,
+    tree_of,
+)
 from .gpu_meter import GpuMeter
 from .gpu_neighbours import GpuNeighbours
 from .log import CappedLog
@@ -314,7 +322,8 @@ class Training:
                 raise RunEndedError(Outcome.TIMED_OUT, self._overrun_reason())
         if code != 0:
             how = f"was ended by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
-            raise RunEndedError(Outcome.CRASHED, f"train.py {how}; its log says why")
+            full = end_on_full_disk(self._spec, self._paths.scratch, how)
+            raise full or RunEndedError(Outcome.CRASHED, f"train.py {how}; its log says why")
         if self.handoff is None:
             raise RunEndedError(Outcome.CRASHED, "train.py ended without evaluate_bpb(model, tokenizer, batch_size)")
         if training.start is None:

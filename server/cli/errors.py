@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from ...lab.disk import disk_errors_told
 from ...lab.errors import LabError
 from ...prepare.errors import PrepareError
 
@@ -21,7 +22,8 @@ class CommandGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with disk_errors_told():
+                return super().invoke(ctx)
         except (LabError, PrepareError) as error:
             typer.echo(f"autoresearch: {error}", err=True)
             raise typer.Exit(1) from None

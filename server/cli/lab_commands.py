@@ -78,15 +78,16 @@ def init(
 
 
 def verify(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
-    """Check the whole record: the chain of events, and that everything follows from it; then read every pinned file again.
+    """Check the whole record: the chain of events, what follows from it, and the heads that git names; then every pinned file.
 
     Exits 1, naming what is wrong, when something was changed.
     """
+    from ...lab.evidence import problems_in_git
     from ...lab.pins import verify_pins
 
     pins = ""
     with opened(lab) as this:
-        problems, head = this.ledger.verify(), this.ledger.head()
+        problems, head = [*this.ledger.verify(), *problems_in_git(this)], this.ledger.head()
         if not problems:  # else it does not say which pins there are
             problems, pins = verify_pins(this)
     if as_json:

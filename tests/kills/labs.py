@@ -26,18 +26,22 @@ from autoresearch_mcp.lab.states import Decision
 
 from ..quick.adopt import adopt_quick_runner
 
-STAGES = ("bare", "opened", "begun", "scored", "real")
 CHAMPION, UNDECIDED = "e0001", "e0002"
 
 QUICK_TRAIN_PY = b"""\
-# quick: val_bpb=2.0\r
 from prepare import evaluate_bpb, make_dataloader\r
 \r
 WIDTH = 16\r
+DEPTH = 2\r
+HEADS = 4\r
 \r
+# quick: val_bpb=2.0\r
 make_dataloader(None, 1, 1, "train")\r
 evaluate_bpb(None, None, 1)\r
 """
+
+# Another idea, which touches other lines and gains as much again on top of the first one.
+OTHER_TRAIN_PY = b"# quick: minus=0.1\r\n" + QUICK_TRAIN_PY
 
 # What the real runner trains: as little as can be scored. It prints what it sees of the test's variables.
 REAL_TRAIN_PY = b"""\
@@ -152,6 +156,11 @@ def make_stages(place: Place, stages: Path, corpus: str) -> None:
         place.train.write_bytes(idea(1.9))
         finish(lab, propose(lab, "an idea"), Decision.PENDING)
     save("scored")
+    with place.opened() as lab:  # another idea is measured, and before it is decided the first one becomes the champion
+        place.train.write_bytes(OTHER_TRAIN_PY)
+        finish(lab, propose(lab, "another idea"), Decision.PENDING)
+        experiments.keep(lab, UNDECIDED, "")
+    save("stale")
     shutil.rmtree(place.root)
     _make_repository(place, corpus, REAL_TRAIN_PY)
     with place.opened(real=True) as lab:

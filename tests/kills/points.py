@@ -360,6 +360,13 @@ _KEEP = [
     ),
 ]
 
+_STALE = [
+    _appended("keep.merged", "experiment_recorded", "a stale win merged and appended, not committed", "stale"),
+    _appended("keep.replaced", "experiment_reverted", "the stale win reverted for it, not committed", "stale", often=False),
+    *_ref_moves("keep.merged-ref", _CANDIDATE, "make the merged candidate's ref", "stale", often=False),
+    _appended("keep.merged-started", "run_started", "the merged candidate's `run_started` recorded", "stale", often=False),
+]
+
 _REVERT = [
     _appended("revert.reverted", "experiment_reverted", "`experiment_reverted` appended, not committed", "revert"),
     Point(
@@ -531,7 +538,7 @@ _REAL = [
     _real("score.written", "result.json written by the real runner", "return", "write_result", "specfile"),
 ]
 
-POINTS = (*_CREATE, *_SUBMIT, *_TRAIN, *_INGEST, *_KEEP, *_REVERT, *_QUICK, *_REAL)
+POINTS = (*_CREATE, *_SUBMIT, *_TRAIN, *_INGEST, *_KEEP, *_STALE, *_REVERT, *_QUICK, *_REAL)
 
 
 def table() -> str:

@@ -10,7 +10,7 @@ from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.states import Decision, Verdict
 from autoresearch_mcp.tools.catalog import TOOLS
 
-from .labs import CHAMPION, QUICK_TRAIN_PY, REAL_TRAIN_PY, UNDECIDED, idea
+from .labs import CHAMPION, OTHER_TRAIN_PY, QUICK_TRAIN_PY, REAL_TRAIN_PY, UNDECIDED, idea
 
 Call = tuple[str, dict[str, Any]]
 
@@ -24,7 +24,7 @@ class Scenario:
     """One thing that a process is asked for.
 
     Attributes:
-        stage: what the lab is before (`labs.STAGES`).
+        stage: what the lab is before (`labs.make_stages`).
         train: what the researcher has written into train.py; None: it stays.
         calls: what the process that dies is asked for.
         again: what is asked for afterwards, twice.
@@ -58,7 +58,7 @@ def _run(description: str, wait_seconds: float = 0.0) -> Call:
     return "run_experiment", {"description": description, "wait_seconds": wait_seconds}
 
 
-_THIRD = "e0003"
+_THIRD, _MERGED = "e0003", "e0004"
 _DECIDE = {"experiment_id": UNDECIDED}
 _IMPROVED = (_THIRD, Verdict.IMPROVED, Decision.PENDING)
 
@@ -106,6 +106,16 @@ SCENARIOS: Mapping[str, Scenario] = {
         calls=(("keep", _DECIDE),),
         again=(("keep", _DECIDE),),
         result=(UNDECIDED, Verdict.IMPROVED, Decision.KEPT),
+    ),
+    "stale": Scenario(
+        stage="stale",
+        train=OTHER_TRAIN_PY,
+        calls=(("keep", {"experiment_id": _THIRD}),),
+        again=(
+            ("keep", {"experiment_id": _THIRD}),
+            ("wait_experiment", {"experiment_id": _MERGED, "wait_seconds": LONG_SECONDS}),
+        ),
+        result=(_MERGED, Verdict.IMPROVED, Decision.PENDING),
     ),
     "revert": Scenario(
         stage="scored",

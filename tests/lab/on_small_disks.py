@@ -406,6 +406,7 @@ def test_a_result_waits_for_room_and_leaves_no_part_of_itself_meanwhile(disks: D
         when_there_is_room(paths, write)
         over.set()
 
+    (disks.state.root / "others").write_bytes(bytes(1 << 16))  # an empty disk cannot be made full
     disks.state.fill()
     waiting = threading.Thread(target=leave)
     waiting.start()

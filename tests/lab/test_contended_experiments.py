@@ -70,7 +70,7 @@ def test_the_run_that_was_alone_decides(still: Lab) -> None:
     judged = finish(still, candidate, 1.9)
     assert (judged.verdict, judged.val_bpb, judged.keepable) == (Verdict.IMPROVED, 1.9, True)
     assert "shared" not in judged.reason
-    assert experiments.keep(still, judged.id, "").decision is Decision.KEPT
+    assert experiments.keep(still, judged.id, "").experiment.decision is Decision.KEPT
     assert judged.parent == baseline.id
     assert still.ledger.verify() == []
 

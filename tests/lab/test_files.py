@@ -181,28 +181,17 @@ def test_the_digest_is_sha_256():
     assert sha256_hex(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-def test_a_file_that_is_being_written_is_never_read_half(lab):
-    versions = [(f"# version {number}\n" * 200).encode() for number in range(4)]
-    over = threading.Event()
+def test_a_file_that_is_being_written_is_not_read_half(lab, monkeypatch):
+    half, whole = b"print(1)\nprint", b"print(1)\nprint(2)\n"
+    rest = time.sleep
 
-    def save_slowly():
-        for content in versions:
-            with (lab / NAME).open("wb", buffering=0) as file:
-                for start in range(0, len(content), 700):
-                    file.write(content[start : start + 700])
-                    over.wait(0.004)
-            over.wait(0.1)
-        over.set()
+    def the_editor_goes_on(seconds):
+        (lab / NAME).write_bytes(whole)
+        rest(seconds)
 
-    editor = threading.Thread(target=save_slowly)
-    (lab / NAME).write_bytes(versions[0])
-    editor.start()
-    reads = set()
-    while not over.is_set():
-        reads.add(read_settled_file(lab, NAME, 65_536))
-    editor.join()
-    assert reads <= set(versions)
-    assert len(reads) > 1
+    monkeypatch.setattr("time.sleep", the_editor_goes_on)
+    (lab / NAME).write_bytes(half)
+    assert read_settled_file(lab, NAME, 100, settled_seconds=0.5) == whole
 
 
 def test_a_file_that_never_rests_is_refused_and_one_from_the_future_is_read(lab):
@@ -214,12 +203,12 @@ def test_a_file_that_never_rests_is_refused_and_one_from_the_future_is_read(lab)
         while not over.wait(0.001):
             (lab / NAME).write_bytes(b"print(2)\n")
 
+    (lab / NAME).write_bytes(b"print(2)\n")
     editor = threading.Thread(target=never_rest)
     editor.start()
     try:
         with pytest.raises(CandidateError, match="being written all the time"):
-            while True:
-                read_settled_file(lab, NAME, 100)
+            read_settled_file(lab, NAME, 100, settled_seconds=0.7)
     finally:
         over.set()
         editor.join()

@@ -35,11 +35,12 @@ GPUS = tuple(Gpu(index=index, uuid=f"GPU-{index}", name="NVIDIA L4", memory_mb=2
 ELSEWHERE = """
 import os, signal, sys
 from pathlib import Path
-from autoresearch_mcp.lab.devices import Devices, FakeGpuDriver
+from autoresearch_mcp.lab.devices import Devices, FakeGpuDriver, Gpu
 from autoresearch_mcp.lab.local_executor import LocalExecutor
 from autoresearch_mcp.lab.paths import RunPaths, StatePaths
 from autoresearch_mcp.lab.referee.specfile import read_spec
-executor = LocalExecutor(StatePaths(Path(sys.argv[1])), devices=Devices(FakeGpuDriver()))
+gpu = Gpu(index=9, uuid="GPU-unused", name="NVIDIA L4", memory_mb=23_034)
+executor = LocalExecutor(StatePaths(Path(sys.argv[1])), devices=Devices(FakeGpuDriver(found=[gpu])))
 specs = [read_spec(RunPaths(Path(folder))) for folder in sys.argv[2:]]
 """
 
@@ -85,8 +86,10 @@ class LocalBench:
     def occupied(self, device: int) -> Iterator[None]:
         hold = try_lock(device_lock_path(self.devices[device]))
         assert hold is not None
-        yield
-        os.close(hold)
+        try:
+            yield
+        finally:
+            os.close(hold)
 
     def kill_runner(self, run_id: str) -> None:
         (runner,) = self.runners(run_id)
@@ -251,6 +254,6 @@ def test_a_start_that_fails_is_a_lost_run(quick_bench: LocalBench, tmp_path: Pat
 
 def test_servers_that_ask_at_the_same_time_are_not_in_each_others_way(quick_bench: LocalBench) -> None:
     """A look at a lock must not seem to be a run."""
-    code = "print(set(executor.capacity()['cpu'] for _ in range(2000)))"
+    code = "print(set(executor.capacity()['cuda:GPU-unused'] for _ in range(1000)))"
     looking = [quick_bench.elsewhere(code) for _ in range(3)]
     assert [process.communicate()[0] for process in looking] == [b"{(1, 1)}\n"] * 3

@@ -78,6 +78,7 @@ def test_git_commands_that_throw_work_away_lose_no_experiment(undecided: Lab, co
 
 
 def test_deleted_refs_of_every_kind_come_back(undecided: Lab) -> None:
+    undecided.align_branch(undecided.session())
     before = refs(undecided.root)
     git(undecided.root, "pack-refs", "--all")
     (undecided.root / ".git" / "packed-refs").unlink()

@@ -175,7 +175,7 @@ def test_a_met_stop_rule_refuses_the_next_experiment_and_still_takes_decisions(l
     with pytest.raises(StoppedError, match="2 of 2 experiments"):
         measured(1.8, change="4")
     assert "stop rule" in " ".join(status(lab).warnings)
-    assert experiments.keep(lab, last.id, "still allowed").decision == "kept"
+    assert experiments.keep(lab, last.id, "still allowed").experiment.decision == "kept"
     rewrite(lab, "experiments = 2", "experiments = 3")
     accept_rules(lab)
     assert measured(1.8, change="32").val_bpb == 1.8

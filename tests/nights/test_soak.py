@@ -20,7 +20,7 @@ def test_the_server_needs_no_more_memory_descriptors_or_threads_as_the_night_goe
 ) -> None:
     lab = make_quick_lab(extra="[stop]\ncrashes_in_a_row = 0\n")
     first, *_, last = soak(lab.root, lab.state.root, experiments=EXPERIMENTS, every=EVERY)
-    assert abs(last.memory_mb - first.memory_mb) <= TOLERANCE * first.memory_mb, table([first, last])
+    assert last.memory_mb <= (1 + TOLERANCE) * first.memory_mb, table([first, last])  # less is the system's doing
     assert last.descriptors <= first.descriptors + 2
     assert last.threads <= first.threads + 2
     assert last.children == 0

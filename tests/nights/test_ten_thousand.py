@@ -47,7 +47,7 @@ def test_status_and_history_do_not_grow_with_the_record_and_no_answer_does(make_
     """One lab for all of it, since making the record is what takes time."""
     lab = make_quick_lab(extra="[stop]\ncrashes_in_a_row = 0\n")
     words = ' of "長い説明" and \\ more words' * 10
-    fill(lab, COUNT, sessions=1, kind=Kind(windows=16, undecided=0.1, words=words))
+    fill(lab, COUNT, sessions=1, kind=Kind(windows=4, undecided=0.1, words=words))
     assert lab.ledger.count_experiments() == COUNT
     calls: dict[str, Callable[[], Answer]] = {
         "status": lambda: status(lab),
