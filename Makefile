@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup research test test-all attack-table attack-figures check format clean
+.PHONY: help setup research test test-all attack-table attack-figures kill-matrix crowd soak check format clean
 
 help:
 	@echo "make setup      make .venv and install the project into it"
 	@echo "make research   run a short real research session in labs/demo, on this machine"
 	@echo "make test       everything that CI runs"
 	@echo "make test-all   every attack of tests/attacks on every rung, as this user and as an ordinary one"
+	@echo "make kill-matrix   a process killed at every labelled point; writes docs/RECOVERY.md"
 	@echo "make check      lint, types, import rules and the fast tests"
 
 setup: $(STAMP)
@@ -49,6 +50,15 @@ attack-table: setup
 
 attack-figures: setup
 	$(BIN)/python tests/attacks/pretrain.py
+
+# Every labelled point at which a process is killed, written down in docs/RECOVERY.md.
+kill-matrix: setup
+	$(BIN)/pytest -q tests/kills --kill-points=all --kill-cells=$(VENV)/kill-cells.json -n 2
+	$(BIN)/python tests/kills/table.py $(VENV)/kill-cells.json docs/RECOVERY.md
+
+# Eight clients of one server, 200 trained experiments (half an hour on two cores; corpus wheels).
+crowd: setup
+	$(BIN)/python tests/crowd/crowd.py
 
 format: setup
 	$(BIN)/ruff check --fix .

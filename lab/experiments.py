@@ -10,7 +10,7 @@ from .calibration import calibrate_once
 from .confirmation import may_be_repeated, weigh
 from .dispatch import dispatch, judge_experiment, results_of, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
-from .executor import RunResult
+from .executor import RunLostError, RunResult
 from .files import sha256_hex
 from .lab import Lab
 from .ledger import result_to_json
@@ -93,7 +93,9 @@ def cancel(lab: Lab, experiment_id: str) -> Experiment:
     experiment = lab.ledger.experiment(experiment_id)
     with wait_for_dispatch_lock(lab):
         for run in lab.ledger.runs(experiment_id):
-            if run.state is RunState.QUEUED:
+            if (ended := _ended(lab, run)) is not None:  # which was not recorded yet
+                _record_end(lab, experiment, run, ended)
+            elif run.state is RunState.QUEUED:
                 with suppress(KeyError):  # started by a process that died before it said so
                     lab.executor.cancel(run.attempt_id)
                 _record_end(lab, experiment, run, RunResult(outcome=Outcome.CANCELLED, reason="cancelled before it started"))
@@ -104,6 +106,16 @@ def cancel(lab: Lab, experiment_id: str) -> Experiment:
                     reason = "cancelled; its run folder is gone"
                     _record_end(lab, experiment, run, RunResult(outcome=Outcome.CANCELLED, reason=reason))
     return lab.ledger.experiment(experiment_id)
+
+
+def _ended(lab: Lab, run: Run) -> RunResult | None:
+    """Return the result of a run that has one and is not finished in the record."""
+    if run.state is RunState.FINISHED:
+        return None
+    try:
+        return lab.executor.result(run.attempt_id)
+    except RunLostError:
+        return None
 
 
 def _record_end(lab: Lab, experiment: Experiment, run: Run, result: RunResult) -> None:

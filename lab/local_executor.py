@@ -215,13 +215,15 @@ def _is_free(lock: Path) -> bool:
 
 
 def _end_orphans(paths: RunPaths) -> None:
-    """End what a killed runner left behind: the sessions that it started, what works in the run's folder or has its mark.
+    """End what a killed runner left behind: the sessions that it started, what works in its folders or has its mark.
 
     Each session's first process group is killed in one step, because what forks all the time is not found by looking; on the
     levels with a system call filter nothing leaves that group.
     """
     known = read_json(paths.processes) or {}
-    root, sessions, marks = paths.root.resolve(), set(known.get("sessions", [])), set(known.get("marks", []))
+    sessions, marks = set(known.get("sessions", [])), set(known.get("marks", []))
+    # Not the run's folder itself, in which a person may have a shell.
+    folders = [folder.resolve() for folder in (paths.code, paths.scratch, paths.scoring, paths.python)]
     for session in sessions:
         _kill_group(session, known_since=paths.processes.stat().st_mtime)
     for _ in range(_ORPHAN_ROUNDS):
@@ -230,7 +232,7 @@ def _end_orphans(paths: RunPaths) -> None:
             # Each sign by itself: a system may hide one and show another.
             belongs = environment_of(process).get(MARK_VARIABLE) in marks
             with suppress(psutil.Error, OSError):
-                belongs = belongs or Path(process.cwd()).is_relative_to(root)
+                belongs = belongs or any(Path(process.cwd()).is_relative_to(folder) for folder in folders)
             with suppress(psutil.Error, OSError):
                 belongs = belongs or (
                     os.getsid(process.pid) in sessions

@@ -163,7 +163,7 @@ def test_keep_of_an_unknown_experiment_names_the_known_ones(lab: Lab, measured: 
         experiments.keep(lab, "e9999", "")
 
 
-def test_a_change_that_the_champion_has_already_leaves_the_champion_alone(
+def test_a_change_that_the_champion_has_already_is_not_merged(
     lab: Lab, measured: Callable[..., Experiment]
 ) -> None:
     measured(2.0)

@@ -192,7 +192,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="autoresearch-soak-") as name:
         root = Path(name)
         os.environ |= {"AUTORESEARCH_STATE": str(root / "state"), "AUTORESEARCH_CACHE": str(root / "cache")}
-        folder, state = _make_lab(root / "lab")
+        folder, state = make_lab(root / "lab")
         samples = soak(folder, state, experiments=known.experiments, every=known.every)
         known.output.mkdir(parents=True, exist_ok=True)
         (known.output / "soak.json").write_text(json.dumps([asdict(sample) for sample in samples], indent=1))
@@ -200,7 +200,8 @@ def main() -> None:
         print(table(samples), end="")
 
 
-def _make_lab(folder: Path) -> tuple[Path, Path]:
+def make_lab(folder: Path) -> tuple[Path, Path]:
+    """Make a lab whose runner trains nothing; returns its folder and its state."""
     from autoresearch_mcp.lab.calibration import record
     from autoresearch_mcp.lab.lab import Lab
     from autoresearch_mcp.lab.scaffold import create_lab
