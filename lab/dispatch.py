@@ -25,7 +25,7 @@ from .lab import Lab
 from .ledger import result_to_json
 from .leftovers import drop_claims
 from .local_executor import lost_result
-from .locks import locked_if_free
+from .locks import locked_if_free, stopped_holder
 from .machine import cores, total_memory_mb
 from .pins import pins_of
 from .policy import Judgement, Measurement, judge, keepable_below
@@ -48,11 +48,22 @@ def dispatch(lab: Lab) -> str | None:
     """
     try:
         with disk_errors_told(), locked_if_free(lab.state.dispatch_lock) as ours:
-            if ours:
+            if ours and lab.ledger.may_write():
                 _dispatch_locked(lab)
     except DiskError as error:
         return str(error)
     return None
+
+
+def stopped_dispatcher(lab: Lab) -> str | None:
+    """Return a sentence, with what to do, where a process that is stopped keeps every run of the lab from going on."""
+    pid = stopped_holder(lab.state.dispatch_lock)
+    if pid is None:
+        return None
+    return (
+        f"Process {pid} of this user is stopped (as by Ctrl-Z) while it moves the queue of this lab, so no run starts or is "
+        f"recorded. Nothing is lost. The human continues it (fg, or kill -CONT {pid}) or ends it (kill -KILL {pid})."
+    )
 
 
 @contextmanager
@@ -65,6 +76,8 @@ def wait_for_dispatch_lock(lab: Lab) -> Iterator[None]:
                 yield
                 _dispatch_locked(lab)
                 return
+        if (stopped := stopped_dispatcher(lab)) is not None:
+            raise DecisionError(f"{stopped} Then call cancel_experiment again.")
         time.sleep(_LOCK_POLL_SECONDS)
     raise DecisionError("Another server of this lab is busy and does not let go. Call cancel_experiment again.")
 

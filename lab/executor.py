@@ -146,9 +146,9 @@ class Executor(Protocol):
         ...
 
     def cancel(self, run_id: str) -> None:
-        """Ask a queued or running run to end as cancelled; idempotent, and without effect on one that has ended.
+        """Ask a queued or running run to end as cancelled; idempotent, and without effect on one that has a result.
 
-        Raises KeyError for an unknown run.
+        A lost one becomes a cancelled one. Raises KeyError for an unknown run.
         """
         ...
 

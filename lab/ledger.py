@@ -30,6 +30,8 @@ from .referee.specfile import result_from_json
 from .states import Decision, RunState, Verdict
 
 _BUSY_SECONDS = 30.0
+_TURN_SECONDS = 1.0  # for another process's write to end, where nobody needs ours now
+_BUSY_POLL_SECONDS = 0.02
 _VERDICTS = 50  # read at once
 _REOPEN_SECONDS = 1.0  # between two attempts to write a record that was opened for reading only
 
@@ -68,23 +70,47 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Group several appends into one: all of them happen, or none."""
-        with self._lock:
-            if self._db.in_transaction:  # nested: the outer one decides
-                yield
-                return
-            with record_errors_told(self._path):
-                db = self._connection()
-                if self._unwritable is not None:
-                    raise self._unwritable
-                self._begin(db)
-                try:
+        """Group several appends into one: all of them happen, or none. Waits for its turn, in which others may read."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            with self._lock:
+                if self._db.in_transaction:  # nested: the outer one decides
                     yield
-                    db.execute("COMMIT")
-                except BaseException:
-                    if db.in_transaction:  # a full disk has rolled back already
-                        db.execute("ROLLBACK")
-                    raise
+                    return
+                with record_errors_told(self._path):
+                    db = self._connection()
+                    if self._unwritable is not None:
+                        raise self._unwritable
+                    if _begins(db):
+                        try:
+                            yield
+                            db.execute("COMMIT")
+                        except BaseException:
+                            if db.in_transaction:  # a full disk has rolled back already
+                                db.execute("ROLLBACK")
+                            raise
+                        return
+            if time.monotonic() >= deadline:
+                raise LedgerError(
+                    f"{self._path} is busy: another process has been writing it for {_BUSY_SECONDS:.0f} s. If one is stopped "
+                    "(as by Ctrl-Z), the human continues or ends it; nothing is lost. Then call again."
+                )
+            time.sleep(_BUSY_POLL_SECONDS)
+
+    def may_write(self) -> bool:
+        """Say whether no other process is writing, or has ended it within a second; False: try again later."""
+        deadline = time.monotonic() + _TURN_SECONDS
+        while True:
+            with self._lock, record_errors_told(self._path):
+                db = self._connection()
+                if db.in_transaction or self._unwritable is not None:
+                    return True  # an append says why it cannot
+                if _begins(db):
+                    db.execute("ROLLBACK")
+                    return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_BUSY_POLL_SECONDS)
 
     def append(self, kind: str, payload: Mapping[str, Any], *, blobs: tuple[bytes, ...] = ()) -> str:
         """Apply one event to the tables and chain it; return the new head. ``blobs`` are stored by their SHA-256."""
@@ -202,6 +228,11 @@ class Ledger:
         assert row is not None
         return row["n"]
 
+    def count_by_researcher(self, session: str) -> dict[str, int]:
+        """Return how many experiments each researcher of a session has, in the order of their first ones."""
+        query = "SELECT researcher, COUNT(*) AS n FROM experiments WHERE session = ? GROUP BY researcher ORDER BY MIN(rowid)"
+        return {row["researcher"]: row["n"] for row in self._all(query, session)}
+
     def next_experiment_id(self) -> str:
         return f"e{self.count_experiments() + 1:04d}"
 
@@ -301,14 +332,6 @@ class Ledger:
             self._db, self._unwritable = _open(self._path)
         return self._db
 
-    def _begin(self, db: sqlite3.Connection) -> None:
-        try:
-            db.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorname.startswith("SQLITE_BUSY"):
-                raise LedgerError(f"{self._path} is busy: another process writes it. Call again.") from error
-            raise
-
     def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
         with self._lock, record_errors_told(self._path):
             return self._connection().execute(query, values).fetchone()
@@ -316,6 +339,20 @@ class Ledger:
     def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock, record_errors_told(self._path):
             return self._connection().execute(query, values).fetchall()
+
+
+def _begins(db: sqlite3.Connection) -> bool:
+    """Begin a transaction that writes; False, at once, while another process does."""
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname.startswith("SQLITE_BUSY"):
+            return False
+        raise
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
+    return True
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, DiskError | None]:

@@ -45,9 +45,8 @@ class LocalExecutor:
     def __init__(self, state: StatePaths, *, devices: Devices) -> None:
         self._state = state
         self._devices = devices
-        self._marks = state.root / "unfinished"  # an empty file for each run that had not ended when it was last looked at
         self._events = RunEvents(state, self._outcome)
-        for folder in (state.runs, self._marks):
+        for folder in (state.runs, state.unfinished):
             folder.mkdir(parents=True, exist_ok=True)
 
     def capacity(self) -> Mapping[str, tuple[int, int]]:
@@ -69,7 +68,7 @@ class LocalExecutor:
             # Without a runner's log nothing was started: who submitted it died before.
             if (device := _device_of(paths)) is not None and paths.runner_log.exists():
                 return device
-            (self._marks / spec.run_id).touch()
+            (self._state.unfinished / spec.run_id).touch()
             write_spec(paths, spec)
             self._launch(spec, paths, lock_fd)
         finally:
@@ -159,7 +158,7 @@ class LocalExecutor:
 
     def _unfinished(self) -> Iterator[RunPaths]:
         """Yield the runs that have not ended, and remove the marks of those that have."""
-        for mark in self._marks.iterdir():
+        for mark in self._state.unfinished.iterdir():
             paths = self._state.run(mark.name)
             if paths.root.is_dir() and not paths.result.exists():
                 with locked_if_free(paths.runner_lock) as dead:

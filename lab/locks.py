@@ -1,4 +1,4 @@
-"""Locks between processes that vanish with their holder (flock)."""
+"""Locks between processes that vanish with their holder (flock). The file says who took it last, for people."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 
 def open_lock(path: Path) -> int:
@@ -29,7 +31,22 @@ def try_lock(path: Path) -> int | None:
     except BlockingIOError:
         os.close(fd)
         return None
+    with suppress(OSError):  # a full disk
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd
+
+
+def stopped_holder(path: Path) -> int | None:
+    """Return the process that holds the lock, where it is stopped (as by Ctrl-Z) and will not let go by itself."""
+    with locked_if_free(path) as free:
+        if free:
+            return None
+    try:
+        process = psutil.Process(int(path.read_text()))
+        return process.pid if process.status() == psutil.STATUS_STOPPED else None
+    except (OSError, ValueError, psutil.Error):
+        return None
 
 
 @contextmanager

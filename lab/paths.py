@@ -106,6 +106,11 @@ class StatePaths:
     def runs(self) -> Path:
         return self.root / "runs"
 
+    @property
+    def unfinished(self) -> Path:
+        """An empty file for each run that had not ended when it was last looked at."""
+        return self.root / "unfinished"
+
     def run(self, run_id: str) -> RunPaths:
         return RunPaths(self.runs / run_id)
 

@@ -30,7 +30,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab, find_lab_root
-from .app import build_server
+from .app import build_server, has_record
 
 PATH = "/mcp"
 MAX_BODY_BYTES = 1 << 20  # the largest honest request has a few kilobytes
@@ -88,7 +88,8 @@ def serve_http(folder: Path, address: Address, *, budget_seconds: float | None =
     root = find_lab_root(folder)
     listener, address = _listen(address)
     stopping = threading.Event()
-    server = build_server(partial(Lab.open, root, budget_seconds=budget_seconds), stopping=stopping)
+    open_lab = partial(Lab.open, root, budget_seconds=budget_seconds)
+    server = build_server(open_lab, exists=partial(has_record, root), stopping=stopping)
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         host=address.host,

@@ -179,6 +179,12 @@ def _diff(lab: Lab, experiment: Experiment) -> str:
     return unified_diff(parent, child)
 
 
+def _shares(lab: Lab, session: Session) -> str:
+    """Return who researched, with how many experiments each."""
+    counts = lab.ledger.count_by_researcher(session.tag) or {session.researcher: 0}
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())
+
+
 def _conditions(lab: Lab, session: Session, config: LabConfig, runs: Mapping[str, Sequence[Run]]) -> list[tuple[str, str]]:
     """Return what the session's numbers depend on: as recorded, and as this machine says it while that is still the same."""
     clock = "wall" if config.clock_kind == "wall" else "core seconds (CPU time over all cores)"
@@ -188,7 +194,7 @@ def _conditions(lab: Lab, session: Session, config: LabConfig, runs: Mapping[str
         ("gate", f"{config.gate.rule}, noise {config.sigma:g} ({'a prior' if config.sigma_is_prior else 'set by the human'})"),
         ("comparability group", session.group),
         ("harness", session.harness[:16]),
-        ("researcher", session.researcher),
+        ("researchers", _shares(lab, session)),
     ]
     results = [run.result for members in runs.values() for run in members if run.result is not None]
     if names := sorted({f"{r.device_name}, driver {r.driver_version}" for r in results if r.device_name is not None}):

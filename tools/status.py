@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..lab.config import LabConfig
 from ..lab.disk import disk_warning
-from ..lab.dispatch import dispatch
+from ..lab.dispatch import dispatch, stopped_dispatcher
 from ..lab.errors import CandidateError, DiskError, NotReadyError
 from ..lab.installed import installed_harness
 from ..lab.isolation import acceptance, listed
@@ -25,7 +25,8 @@ _EVIDENT = (
 def status(lab: Lab) -> StatusAnswer:
     """Say where the lab stands: session, champion, what runs, what waits for a decision, what is enforced."""
     refused = dispatch(lab)
-    warnings = [warning for warning in (refused, *map(disk_warning, {lab.state.root, lab.root})) if warning is not None]
+    told = (refused, stopped_dispatcher(lab), *map(disk_warning, {lab.state.root, lab.root}))
+    warnings = [warning for warning in told if warning is not None]
     try:
         session = lab.session()
     except NotReadyError:

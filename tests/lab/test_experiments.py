@@ -163,9 +163,7 @@ def test_keep_of_an_unknown_experiment_names_the_known_ones(lab: Lab, measured: 
         experiments.keep(lab, "e9999", "")
 
 
-def test_a_change_that_the_champion_has_already_is_not_merged(
-    lab: Lab, measured: Callable[..., Experiment]
-) -> None:
+def test_a_change_that_the_champion_has_already_is_not_merged(lab: Lab, measured: Callable[..., Experiment]) -> None:
     measured(2.0)
     first = measured(1.9, change="32")
     second = measured(1.8, change="\nEXTRA = 1\n")

@@ -231,13 +231,13 @@ def test_runs_that_have_ended_are_not_looked_at_again(quick_bench: LocalBench) -
     started(executor, "c.1")
     quick_bench.kill_runner("c.1")
     assert executor.capacity()[quick_bench.devices[1]] == (1, 1)
-    assert [mark.name for mark in (quick_bench.state.root / "unfinished").iterdir()] == ["b.1"]
+    assert [mark.name for mark in quick_bench.state.unfinished.iterdir()] == ["b.1"]
 
 
 def test_a_submission_that_died_before_the_run_was_written_can_be_made_again(quick_bench: LocalBench) -> None:
     executor, paths = quick_bench.executor(), quick_bench.state.run("a.1")
     paths.root.mkdir(parents=True)
-    (quick_bench.state.root / "unfinished" / "a.1").touch()
+    (quick_bench.state.unfinished / "a.1").touch()
     assert executor.attach() == {}
     assert list(executor.events()) == []
     assert executor.capacity()[quick_bench.devices[0]] == (1, 1)

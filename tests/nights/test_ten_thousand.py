@@ -76,8 +76,8 @@ def test_status_and_history_do_not_grow_with_the_record_and_no_answer_does(make_
 
 def _deciding(lab: Lab, tool: str) -> Callable[[], Answer]:
     """Return a call of a tool that decides, with an experiment that it can be called with."""
-    keepable = "AND keepable AND parent_version = (SELECT version FROM sessions WHERE tag = session)" if tool == "keep" else ""
-    (chosen,) = lab.ledger.experiments(f"decision = ? {keepable}", Decision.PENDING, order="rowid DESC", limit=1)
+    wanted = "decision = ? AND keepable" if tool == "keep" else "decision = ?"
+    (chosen,) = lab.ledger.experiments(wanted, Decision.PENDING, order="rowid DESC", limit=1)
     function = next(entry.function for entry in TOOLS if entry.name == tool)
     return lambda: function(lab, chosen.id)
 

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psutil
@@ -22,7 +23,7 @@ from autoresearch_mcp.lab.dispatch import wait
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.states import Verdict
 
-from .stdio_server import StdioServer
+from .stdio_server import StdioServer, ToolError
 
 pytestmark = pytest.mark.slow
 
@@ -193,3 +194,67 @@ def test_five_servers_that_ask_all_the_time_make_one_history(
     told = [server.call("history", sort="oldest", per_page=25) for server, _ in done]
     assert all(answer == told[0] for answer in told)
     require_one_history(lab)
+
+
+# A process of this user that is stopped, as by Ctrl-Z, at the worst moment.
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.locks import locked_if_free
+lab = Lab.open(Path(sys.argv[1]))
+with {}:
+    print("holds it", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@contextmanager
+def stopped_process(lab: Lab, holding: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", STOPPED.format(holding), str(lab.root)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_stopped_process_that_holds_the_queue_is_named_and_the_others_go_on_when_it_is_ended(
+    make_quick_lab: MakeLab, serve: Callable[[Lab], StdioServer]
+) -> None:
+    lab = make_quick_lab()
+    server = serve(lab)
+    measure_baseline(server)
+    with stopped_process(lab, "locked_if_free(lab.state.dispatch_lock)") as stopped:
+        experiment = propose(lab, server, 1, seconds=0.05)
+        told = next(warning for warning in server.call("status")["warnings"] if "stopped" in warning)
+        assert f"kill -KILL {stopped.pid}" in told
+        began = time.monotonic()
+        with pytest.raises(ToolError, match=f"Process {stopped.pid} .* cancel_experiment again"):
+            server.call("cancel_experiment", experiment_id=experiment)
+        assert time.monotonic() - began < 10.0
+        assert server.call("wait_experiment", experiment_id=experiment, wait_seconds=0.5)["state"] == "queued"
+    assert server.call("wait_experiment", experiment_id=experiment, wait_seconds=30.0)["state"] == "finished"
+    require_one_history(lab)
+
+
+def test_a_stopped_process_that_writes_the_record_does_not_keep_others_from_reading_it(
+    make_quick_lab: MakeLab, serve: Callable[[Lab], StdioServer]
+) -> None:
+    lab = make_quick_lab(seconds=60.0)
+    server = serve(lab)
+    measure_baseline(server)
+    experiment = propose(lab, server, 1, seconds=60.0)
+    with stopped_process(lab, "lab.ledger.transaction()"):
+        lab.executor.cancel(f"{experiment}.1")
+        until(lambda: lab.executor.result(f"{experiment}.1"))  # has ended, and cannot be recorded
+        began = time.monotonic()
+        for tool in ("status", "history", "read_program"):
+            server.call(tool)
+        assert server.call("wait_experiment", experiment_id=experiment, wait_seconds=1.0)["state"] != "finished"
+        assert time.monotonic() - began < 20.0
+    assert server.call("wait_experiment", experiment_id=experiment, wait_seconds=30.0)["state"] == "finished"
+    assert lab.ledger.verify() == []
