@@ -22,6 +22,7 @@ LOG_TAIL_LINES = 20
 LOG_TAIL_CHARACTERS = 2_000
 _LINE_CHARACTERS = 300
 _NOTE_BYTES = 200
+_NAME_BYTES = 64
 MOST_NAMED = 25  # of what waits; a crowd would fill the answer
 _MOST_RESEARCHERS = 12
 # Escape sequences, control characters, and what turns the direction of the text around it.
@@ -37,6 +38,7 @@ def summarise(lab: Lab, experiment: Experiment, *, text_bytes: int = _NOTE_BYTES
     return ExperimentSummary(
         id=experiment.id,
         session=experiment.session,
+        researcher=shorten(experiment.researcher, _NAME_BYTES),
         program=experiment.program_sha256[:PROGRAM_DIGITS],
         description=shorten(experiment.description, text_bytes),
         parent=experiment.parent,

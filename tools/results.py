@@ -40,6 +40,7 @@ class ExperimentSummary(BaseModel):
 
     id: str
     session: str
+    researcher: str
     program: str = Field(description="The first digits of the SHA-256 of the program.md that it ran under.")
     description: str
     parent: str | None = Field(description="The champion it is judged against; null for the baseline.")
@@ -63,12 +64,12 @@ class ExperimentSummary(BaseModel):
         verdict = f"{self.verdict or 'running'}{f' ({self.doubt})' if self.doubt else ''}"
         description = f"{self.description}{f' (merged from {self.merged_from})' if self.merged_from else ''}"
         return (
-            f"{self.id} | {self.session} | {self.program} | {number(self.val_bpb, '.4f')} | {delta} | "
+            f"{self.id} | {self.session} | {self.researcher} | {self.program} | {number(self.val_bpb, '.4f')} | {delta} | "
             f"{number(self.confidence, '.2f')} | {verdict} | {self.decision} | {description}{note}"
         )
 
 
-TABLE_HEADER = "id | session | program | val_bpb | delta | confidence | verdict | decision | description | note"
+TABLE_HEADER = "id | session | researcher | program | val_bpb | delta | confidence | verdict | decision | description | note"
 
 
 class ExperimentAnswer(Answer):

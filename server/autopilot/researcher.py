@@ -17,7 +17,7 @@ import anyio
 from ...lab.errors import StoppedError
 from ...lab.paths import WorkspacePaths
 from ...lab.states import NO_ANSWER, Verdict
-from ...tools.results import ExperimentAnswer, ExperimentSummary, HistoryAnswer, SessionAnswer, StatusAnswer
+from ...tools.results import ExperimentAnswer, ExperimentSummary, HistoryAnswer, KeepAnswer, SessionAnswer
 from ...tools.revert import RevertAnswer
 from .client import AutopilotError, LabClient, ToolRefusedError
 from .strategy import Change, Proposal, Strategy, changes_in
@@ -69,7 +69,7 @@ class Autopilot:
         self, client: LabClient, folder: Path, strategy: Strategy, observer: Observer, *, researcher: str = NAME
     ) -> None:
         self._client = client
-        self._train = WorkspacePaths(folder).train
+        self._train = WorkspacePaths(folder).train  # until a session says which file is this researcher's
         self._strategy = strategy
         self._observer = observer
         self._researcher = researcher
@@ -83,6 +83,7 @@ class Autopilot:
         """
         await self._settle_earlier()
         session = await self._client.call("start_session", SessionAnswer, tag="new", researcher=self._researcher)
+        self._train = Path(session.train_file)
         self._observer.session_started(session)
         ended_early: str | None = None
         try:
@@ -130,10 +131,11 @@ class Autopilot:
 
     async def _settle_earlier(self) -> None:
         """Decide what a killed research left undecided, so that this session begins with the champion's train.py."""
-        status = await self._client.call("status", StatusAnswer)
-        for experiment_id in status.undecided:
-            await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment_id)
-            await self._decide(await self._finished(experiment_id))
+        undecided = [experiment for page in await self._history(decision="pending") for experiment in page.experiments]
+        for experiment in undecided:
+            if experiment.researcher == self._researcher:  # others are at work
+                await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment.id)
+                await self._decide(await self._finished(experiment.id))
 
     async def _run(self, description: str, hypothesis: str) -> ExperimentAnswer:
         """Run the workspace's train.py and wait for its verdict; leaving early abandons it."""
@@ -170,12 +172,17 @@ class Autopilot:
         await self._revert(experiment_id, "The research was stopped before this had an answer.")
 
     async def _decide(self, answer: ExperimentAnswer) -> ExperimentAnswer:
-        """Keep what the gate allows, revert the rest, and a win that another researcher's keep made stale."""
+        """Keep what the gate allows, also where another's keep came first and the server merged it; revert the rest."""
         experiment_id, learned = answer.experiment.id, lesson(answer.experiment)
         if answer.keepable:
             reason = f"{answer.experiment.delta or 0.0:+.4f} bpb, {answer.experiment.verdict}; the gate allows it."
             try:
-                return await self._client.call("keep", ExperimentAnswer, experiment_id=experiment_id, reason=reason)
+                kept = await self._client.call("keep", KeepAnswer, experiment_id=experiment_id, reason=reason)
+                if kept.outcome == "kept":
+                    return kept
+                if kept.outcome == "stale_win":
+                    return await self._decide(await self._finished(kept.experiment.id))
+                learned = kept.explanation[:_LESSON_CHARACTERS]
             except ToolRefusedError as error:
                 learned = f"Could not be kept: {error}"[:_LESSON_CHARACTERS]
         reverted = await self._revert(experiment_id, learned)

@@ -28,6 +28,7 @@ def run_of(experiment: Experiment, *, finished_at: float | None, seconds: float 
             result=result,
             created_at=experiment.created_at,
             finished_at=finished_at,
+            started_at=experiment.created_at,
         )
     ]
 

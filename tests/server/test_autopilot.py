@@ -138,8 +138,8 @@ def test_strategies_start_afresh(name: str, seed: int | None) -> None:
 )
 def test_a_lesson_is_one_sentence_with_the_number(verdict: str, delta: float | None, expected: str) -> None:
     experiment = ExperimentSummary(
-        id="e0002", session="s", program="0123abcd", description="DEPTH 4 -> 5, with more words", parent="e0001",
-        verdict=verdict, decision="pending", val_bpb=None, delta=delta, confidence=None, note="",
+        id="e0002", session="s", researcher="r", program="0123abcd", description="DEPTH 4 -> 5, with more words",
+        parent="e0001", verdict=verdict, decision="pending", val_bpb=None, delta=delta, confidence=None, note="",
     )  # fmt: skip
     assert lesson(experiment) == expected
 

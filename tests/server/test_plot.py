@@ -14,6 +14,7 @@ def experiment(number: int, val_bpb: float | None, verdict: str | None, decision
     return ExperimentSummary(
         id=f"e{number:04d}",
         session="nov23",
+        researcher="r",
         program="0123abcd",
         description="baseline" if number == 1 else f"MATRIX_LR 0.0{number} -> 0.03 costs $5 and 100 %, with words after it",
         parent=None if number == 1 else "e0001",

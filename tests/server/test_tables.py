@@ -49,8 +49,8 @@ def test_programs_stand_side_by_side_with_all_their_numbers() -> None:
 
 def test_a_description_is_printed_as_it_was_written() -> None:
     experiment = ExperimentSummary(
-        id="e0002", session="s", program="0123abcd", description="[red]wider[/red]", parent="e0001", verdict="worse",
-        decision="reverted", val_bpb=2.0, delta=0.1, confidence=0.0, note="[link=http://example.org]x[/link]",
+        id="e0002", session="s", researcher="r", program="0123abcd", description="[red]wider[/red]", parent="e0001",
+        verdict="worse", decision="reverted", val_bpb=2.0, delta=0.1, confidence=0.0, note="[link=http://example.org]x[/link]",
     )  # fmt: skip
     text = printed(experiments_table([experiment], sessions=True))
     assert "[red]wider[/red]" in text

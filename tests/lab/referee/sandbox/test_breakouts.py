@@ -11,8 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
@@ -339,9 +338,9 @@ while time.monotonic() < end:
 """
     leader = subprocess.Popen([sys.executable, "-c", busy], start_new_session=True, cwd="/")
     leader.wait()
-    paths = SimpleNamespace(processes=tmp_path / "processes.json", root=tmp_path, spec=tmp_path / "spec.json")
+    paths = RunPaths(tmp_path)
     paths.spec.write_text("{}")
     paths.processes.write_text(json.dumps({"sessions": [leader.pid], "marks": []}))
     os.killpg(leader.pid, 0)  # the group is there
-    local_executor._end_orphans(cast(RunPaths, paths))
+    local_executor._end_orphans(paths)
     assert is_gone(leader.pid)
