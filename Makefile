@@ -60,6 +60,10 @@ kill-matrix: setup
 crowd: setup
 	$(BIN)/python tests/crowd/crowd.py
 
+# 2,000 experiments that train nothing, and what the server needs meanwhile; prints the table of docs/RECOVERY.md.
+soak: setup
+	$(BIN)/python -m tests.nights.soak --experiments 2000 --output $(VENV)/soak
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -10,7 +10,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .errors import GitError
+from .errors import DiskError, GitError
+from .recording import candidate_ref
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -23,9 +24,9 @@ def catch_up(lab: Lab) -> None:
     session = lab.ledger.newest_session()
     if session is None:
         return
-    with suppress(GitError):
+    with suppress(GitError, DiskError):
         lab.align_branch(session)
         there = lab.git.refs(f"refs/autoresearch/{session.tag}")
         for experiment in lab.ledger.experiments("session = ?", session.tag, order="rowid DESC", limit=_NEWEST):
-            if (name := f"refs/autoresearch/{session.tag}/{experiment.id}") not in there:
+            if (name := candidate_ref(experiment)) not in there:
                 lab.git.update_ref(name, experiment.commit, None)

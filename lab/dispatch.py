@@ -15,7 +15,7 @@ from dataclasses import replace
 from .calibration import calibration
 from .config import LabConfig
 from .confirmation import confirmation_note, measurement_of, needs_another_run, weigh
-from .devices import device_kind
+from .devices import device_kind, kind_of
 from .disk import disk_errors_told, disk_warning
 from .environment import trainer_path
 from .errors import DecisionError, DiskError, NotReadyError
@@ -116,8 +116,7 @@ def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> Non
 
     Keeps a baseline. Call it inside the transaction that ends the run.
     """
-    session = lab.ledger.session(experiment.session)
-    assert session is not None
+    session = lab.ledger.session_now(experiment.session)
     config = lab.session_config(session)
     results = results_of(lab, experiment.id) or [result]
     evidence = weigh(results)
@@ -188,7 +187,7 @@ def _dispatch_locked(lab: Lab) -> None:
     if not lab.may_run() or disk_warning(lab.state.root) is not None:
         return
     busy = {run.device for run in lab.ledger.runs_in_state(RunState.RUNNING)}
-    for run in _in_turn(lab, lab.ledger.runs_in_state(RunState.QUEUED)):
+    for run in _in_turn(lab, _startable(lab, busy)):
         device = _device_for(lab, run, busy)
         if device is not None:
             try:
@@ -200,6 +199,12 @@ def _dispatch_locked(lab: Lab) -> None:
             device = lab.executor.submit(spec)
             busy.add(device)
             lab.ledger.append("run_started", {"id": run.id, "attempt": run.attempt, "device": device})
+
+
+def _startable(lab: Lab, busy: set[str]) -> list[Run]:
+    """Return the queued runs of whose kind a device may be free: mostly none, and then a long queue costs nothing."""
+    free = {kind_of(device) for device in lab.devices.all() if device not in busy}
+    return [run for run in lab.ledger.runs_in_state(RunState.QUEUED) if kind_of(run.device) in free]
 
 
 def _in_turn(lab: Lab, queued: Sequence[Run]) -> list[Run]:
@@ -253,9 +258,7 @@ def _finish(lab: Lab, run: Run, result: RunResult) -> None:
             judge_experiment(lab, lab.ledger.experiment(run.experiment), result)
     experiment = lab.ledger.experiment(run.experiment)
     drop_claims(lab, experiment)
-    session = lab.ledger.session(experiment.session)
-    assert session is not None
-    lab.align_branch(session)  # a kept baseline moves it; a branch that somebody else moved stops `keep`, not this
+    lab.align_branch(lab.ledger.session_now(experiment.session))  # a kept baseline moves it; a branch that somebody else moved stops `keep`, not this
 
 
 def _parent_measurement(lab: Lab, experiment: Experiment) -> Measurement | None:
@@ -302,17 +305,12 @@ def _startup_allowance(lab: Lab, experiment: Experiment, config: LabConfig, *, c
 
 
 def _config(lab: Lab, run: Run) -> LabConfig:
-    session = lab.ledger.session(lab.ledger.experiment(run.experiment).session)
-    assert session is not None
-    return lab.session_config(session)
+    return lab.session_config(lab.ledger.session_now(lab.ledger.experiment(run.experiment).session))
 
 
 def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
     experiment = lab.ledger.experiment(run.experiment)
-    session = lab.ledger.session(experiment.session)
-    candidate = lab.ledger.blob(experiment.candidate_sha256)
-    assert session is not None
-    assert candidate is not None
+    session = lab.ledger.session_now(experiment.session)
     config = lab.session_config(session)
     profile = config.profile_facts
     accepted = acceptance(lab.ledger, lab.isolation)
@@ -321,7 +319,7 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
     calibrated = calibration(lab.ledger)
     return RunSpec(
         run_id=run.attempt_id,
-        candidate=candidate,
+        candidate=lab.ledger.stored(experiment.candidate_sha256),
         harness=str(pinned_package(lab.state.harness, session.harness)),
         corpus=config.corpus_name,
         profile=config.profile,

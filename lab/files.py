@@ -94,7 +94,7 @@ def read_settled_file(root: Path, relative: str, limit_bytes: int, *, settled_se
         time.sleep(settled_seconds)
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, beneath: Path | None = None) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, beneath: Path | None = None, durable: bool = True) -> None:
     """Make ``path`` a regular file with exactly ``data``, by way of a temporary file beside it.
 
     Args:
@@ -103,6 +103,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, beneath: Pat
         mode: permission bits, applied whatever the umask is.
         beneath: a folder above ``path``; no folder between the two may be a symbolic link. Give it wherever an agent
             owns the folders. Default: only the last component is guarded.
+        durable: wait for the disk; without it a power cut may leave the old content, or none.
 
     Raises:
         CandidateError: with ``beneath``, a folder on the way is missing or is a symbolic link.
@@ -115,12 +116,12 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, beneath: Pat
     *folders, name = _components(relative)
     with _opened_folder(root, folders, relative) as folder:
         try:
-            _replace(folder, name, data, mode)
+            _replace(folder, name, data, mode, durable=durable)
         except OSError as error:
             raise named(error, path)
 
 
-def _replace(folder: int, name: str, data: bytes, mode: int) -> None:
+def _replace(folder: int, name: str, data: bytes, mode: int, *, durable: bool) -> None:
     _remove_abandoned(folder, name)
     temporary, descriptor = _open_temporary(folder, name, mode)
     try:
@@ -128,13 +129,15 @@ def _replace(folder: int, name: str, data: bytes, mode: int) -> None:
             os.fchmod(descriptor, mode)
             stream.write(data)
             stream.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            if durable:
+                os.fsync(descriptor)
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)  # while it is locked, or it looks abandoned
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)
         raise
-    os.fsync(folder)
+    if durable:
+        os.fsync(folder)
 
 
 def _open_temporary(folder: int, name: str, mode: int) -> tuple[str, int]:

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import git_worktree
-from .errors import GitError
+from .errors import CandidateError, GitError
+from .files import read_regular_file
 from .git_command import Answer, run_git
 from .git_names import (
     TAG_RULE,
     TreeEntry,
+    is_object,
     path_parts,
     require_object,
     require_ref,
@@ -30,6 +32,8 @@ from .git_names import (
     tree_entries,
     validate_tag,
 )
+
+_LINE_BYTES = 1024
 
 __all__ = ["TAG_RULE", "GitRepository", "validate_tag"]
 
@@ -78,6 +82,9 @@ class GitRepository:
 
     def head_branch(self) -> str | None:
         """Return the full name of the ref that HEAD is on, born or not, or None where it is detached."""
+        line = _line_of(self.root / ".git", "HEAD")
+        if line.startswith("ref: refs/"):
+            return line.removeprefix("ref: ")
         answer = self._run("symbolic-ref", "--quiet", "HEAD", accept=(0, 1))
         return answer.line if answer.status == 0 else None
 
@@ -136,7 +143,9 @@ class GitRepository:
 
     def ref(self, name: str) -> str | None:
         """Return what the ref points to, or None where it does not exist."""
-        answer = self._run("rev-parse", "--verify", "--quiet", require_ref(name), accept=(0, 1))
+        if is_object(line := _line_of(self.common_dir, require_ref(name))):
+            return line
+        answer = self._run("rev-parse", "--verify", "--quiet", name, accept=(0, 1))
         return answer.line if answer.status == 0 else None
 
     def refs(self, prefix: str) -> dict[str, str]:
@@ -226,6 +235,14 @@ class GitRepository:
         text = message.replace("\0", "").encode("utf-8", "replace")
         arguments = ("--no-gpg-sign", *parents, "-F", "-", tree)
         return self._run("commit-tree", *arguments, stdin=text, environment=dates).line
+
+
+def _line_of(git_dir: Path, name: str) -> str:
+    """Return a file of the git directory that has one line, without asking git; empty where only git can say."""
+    try:
+        return read_regular_file(git_dir, name, _LINE_BYTES).decode().removesuffix("\n")
+    except (CandidateError, OSError, UnicodeDecodeError):  # packed, linked, missing, or not a plain folder
+        return ""
 
 
 def _at(target: str | None) -> str:

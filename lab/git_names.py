@@ -44,9 +44,14 @@ def require_ref_folder(prefix: str) -> str:
     return prefix.rstrip("/") + "/"
 
 
+def is_object(text: str) -> bool:
+    """True for a full object name, of SHA-1 or SHA-256."""
+    return _OBJECT.fullmatch(text) is not None
+
+
 def require_object(text: str) -> str:
-    """Return ``text`` if it is a full object name, of SHA-1 or SHA-256."""
-    if _OBJECT.fullmatch(text) is None:
+    """Return ``text`` if it is a full object name."""
+    if not is_object(text):
         raise GitError(f"{text!r} is not a full object name (40 or 64 hexadecimal digits)")
     return text
 

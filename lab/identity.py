@@ -34,8 +34,6 @@ def establish_identity(common_dir: Path, root: Path, *, renew: bool = False) -> 
         NotReadyError: the repository is a copy of a lab that still exists, so two labs would write one record.
     """
     path = common_dir / _FILE
-    for left in common_dir.glob(f".{_FILE}.*"):  # by a process that was killed: the caller holds the lock
-        left.unlink(missing_ok=True)
     recorded = None if renew else read_json(path)
     if recorded is None:
         lab_id = str(uuid.uuid4())

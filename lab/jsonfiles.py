@@ -10,28 +10,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .disk import named
+from .files import write_atomically
 
 
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
-    """Replace ``path`` atomically; ``durable`` also waits for the disk.
-
-    Raises `OSError` that names ``path`` where it cannot be written; it is then as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            json.dump(value, file, allow_nan=False)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-        if durable:
-            _flush_folder(path.parent)
-    except OSError as error:
-        raise named(error, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Replace ``path`` atomically; ``durable`` also waits for the disk. Raises as `write_atomically` does."""
+    write_atomically(path, json.dumps(value, allow_nan=False).encode(), durable=durable)
 
 
 def read_json(path: Path) -> Any:
@@ -63,11 +47,3 @@ class JsonLines:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

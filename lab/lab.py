@@ -154,8 +154,7 @@ class Lab:
         """Return the program.md that a session works under; without one, the accepted text, before the first the file."""
         accepted = self.accepted_rules()
         sha256 = session.program_sha256 if session else accepted.program_sha256 if accepted else None
-        content = self.program_file() if sha256 is None else self.ledger.blob(sha256)
-        assert content is not None, "the ledger stores every program in the transaction that names it"
+        content = self.program_file() if sha256 is None else self.ledger.stored(sha256)
         return content.decode(errors="replace")
 
     def program_file(self) -> bytes:
@@ -178,9 +177,8 @@ class Lab:
     def session(self) -> Session:
         """Return the session that this process works in: the one it started, or the newest of the lab."""
         if self._session_tag is not None:
-            session = self.ledger.session(self._session_tag)
-        else:
-            session = self.ledger.newest_session()
+            return self.ledger.session_now(self._session_tag)
+        session = self.ledger.newest_session()
         if session is None:
             raise NotReadyError(
                 f"No session in {self.root} yet. Call start_session first (from a shell: `autoresearch research` or "
@@ -247,9 +245,7 @@ class Lab:
             },
             blobs=(train,),
         )
-        session = self.ledger.session(tag)
-        assert session is not None
-        return session, True
+        return self.ledger.session_now(tag), True
 
     def champion(self, session: Session) -> Experiment | None:
         """Return the best kept experiment, or None before the baseline has been measured."""
@@ -257,20 +253,21 @@ class Lab:
 
     def champion_source(self, session: Session) -> bytes:
         """Return the champion's train.py, or the file that the session started from."""
-        champion = self.champion(session)
-        sha256 = session.base_sha256 if champion is None else champion.candidate_sha256
-        source = self.ledger.blob(sha256)
-        assert source is not None, "the ledger stores every candidate in the transaction that names it"
-        return source
+        return self.source_of(session, self.champion(session))
+
+    def source_of(self, session: Session, experiment: Experiment | None) -> bytes:
+        """Return an experiment's train.py; None: the file that the session started from."""
+        return self.ledger.stored(session.base_sha256 if experiment is None else experiment.candidate_sha256)
 
     def align_branch(self, session: Session) -> str | None:
         """Make the session's branch point at its champion; returns a sentence when somebody else moved it.
 
         The ledger decides and git follows, so a process that died between the two is repaired by the next call.
         """
+        found = self.git.ref(session.branch)
+        session = self.ledger.session_now(session.tag)  # after the look at git, so that no branch is moved back
         champion = self.champion(session)
         wanted = session.base_commit if champion is None else champion.commit
-        found = self.git.ref(session.branch)
         if found == wanted:
             return None
         kept = self.ledger.experiments("session = ? AND decision = 'kept'", session.tag)

@@ -137,6 +137,13 @@ class Ledger:
     def events_after(self, number: int, limit: int = 1000) -> list[sqlite3.Row]:
         return self._all("SELECT * FROM events WHERE number > ? ORDER BY number LIMIT ?", number, limit)
 
+    def stored(self, sha256: str) -> bytes:
+        """Return a file that the record names; it is stored in the transaction that names it."""
+        data = self.blob(sha256)
+        if data is None:
+            raise LedgerError(f"The stored file {sha256[:12]} is gone from {self._path}. Run `autoresearch verify`.")
+        return data
+
     def blob(self, sha256: str) -> bytes | None:
         row = self._one("SELECT data FROM blobs WHERE sha256 = ?", sha256)
         return None if row is None else row["data"]
@@ -144,6 +151,12 @@ class Ledger:
     def session(self, tag: str) -> Session | None:
         row = self._one("SELECT * FROM sessions WHERE tag = ?", tag)
         return None if row is None else Session(**dict(row))
+
+    def session_now(self, tag: str) -> Session:
+        """Return a session that was begun, as it stands now: another process may have kept something meanwhile."""
+        session = self.session(tag)
+        assert session is not None, "a session is never removed"
+        return session
 
     def sessions(self) -> list[Session]:
         """Return the sessions, the newest first."""

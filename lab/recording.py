@@ -31,7 +31,7 @@ def record_experiment(
 
     Call it inside a transaction. Raises `CandidateError` for what cannot be a fair experiment.
     """
-    facts = check_candidate(source, None if parent is None else lab.ledger.blob(parent.candidate_sha256))
+    facts = check_candidate(source, None if parent is None else lab.ledger.stored(parent.candidate_sha256))
     experiment_id = lab.ledger.next_experiment_id()
     committed_at = int(time.time())
     commit = lab.git.commit_with_file(
@@ -74,9 +74,14 @@ def record_experiment(
 
 def ensure_ref(lab: Lab, experiment: Experiment) -> None:
     """Make the ref that protects a candidate's commit, if a process died before it did."""
-    name = f"refs/autoresearch/{experiment.session}/{experiment.id}"
+    name = candidate_ref(experiment)
     if lab.git.ref(name) is None:
         lab.git.update_ref(name, experiment.commit, None)
+
+
+def candidate_ref(experiment: Experiment) -> str:
+    """Return the ref that protects a candidate's commit."""
+    return f"refs/autoresearch/{experiment.session}/{experiment.id}"
 
 
 def commit_message(

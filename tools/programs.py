@@ -61,9 +61,7 @@ def summarise_programs(
 
 def program_text(lab: Lab, sha256: str) -> str:
     """Return the text of a program by its full hash."""
-    content = lab.ledger.blob(sha256)
-    assert content is not None, "the ledger stores every program in the transaction that names it"
-    return clean(content)
+    return clean(lab.ledger.stored(sha256))
 
 
 def _known(lab: Lab) -> dict[str, str]:

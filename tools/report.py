@@ -171,11 +171,8 @@ def _failure(lab: Lab, experiment: Experiment, runs: Sequence[Run]) -> Failure:
 def _diff(lab: Lab, experiment: Experiment) -> str:
     assert experiment.parent is not None, "only a baseline has no parent"
     parent, child = (
-        lab.ledger.blob(sha256)
-        for sha256 in (lab.ledger.experiment(experiment.parent).candidate_sha256, experiment.candidate_sha256)
+        lab.ledger.stored(each.candidate_sha256) for each in (lab.ledger.experiment(experiment.parent), experiment)
     )
-    assert parent is not None
-    assert child is not None
     return unified_diff(parent, child)
 
 

@@ -16,7 +16,7 @@ from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.ledger import result_to_json
 from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.rules import pause
-from autoresearch_mcp.lab.states import Outcome
+from autoresearch_mcp.lab.states import Decision, Outcome
 from autoresearch_mcp.server.app import ERROR_KIND, build_server
 from autoresearch_mcp.server.autopilot.client import LabClient
 from autoresearch_mcp.server.autopilot.researcher import Autopilot, Report
@@ -66,9 +66,9 @@ def research(lab: Lab, strategy: Counting, observer: Listener, ideas: int) -> Re
     return anyio.run(main)
 
 
-def tried_before(lab: Lab, description: str) -> None:
+def tried_before(lab: Lab, description: str, *, researcher: str = "tester", decided: bool = True) -> None:
     """Record a session in which one idea was tried and found worse, without training."""
-    lab.start_session("new", "tester")
+    lab.start_session("new", researcher)
     hold = try_lock(lab.state.dispatch_lock)
     assert hold is not None
     original = lab.workspace.train.read_text()
@@ -80,7 +80,7 @@ def tried_before(lab: Lab, description: str) -> None:
         with lab.ledger.transaction():
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
             judge_experiment(lab, experiment, result)
-        if change:
+        if change and decided:
             experiments.revert(lab, experiment.id, "worse")
     os.close(hold)
 
@@ -94,6 +94,17 @@ def test_a_paused_lab_ends_the_research_with_its_report_and_the_reason(make_lab:
     assert "the fan is loud" in (report.ended_early or "")
     assert observer.refusals == []
     assert lab.workspace.train.read_text() == train_py
+
+
+@pytest.mark.parametrize(("researcher", "decision"), [("autopilot", Decision.REVERTED), ("ann", Decision.PENDING)])
+def test_it_decides_what_it_left_undecided_itself_and_nothing_of_others(
+    make_lab: MakeLab, researcher: str, decision: Decision
+) -> None:
+    lab = make_lab()
+    tried_before(lab, "half done", researcher=researcher, decided=False)
+    pause(lab, "only to settle")
+    research(lab, Counting(), Listener(), 1)
+    assert lab.ledger.experiment("e0002").decision is decision
 
 
 def test_an_error_tells_programs_its_kind_and_only_a_stop_is_a_stop(make_lab: MakeLab) -> None:
