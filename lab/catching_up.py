@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .errors import DiskError, GitError
-from .recording import candidate_ref
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -28,5 +27,5 @@ def catch_up(lab: Lab) -> None:
         lab.align_branch(session)
         there = lab.git.refs(f"refs/autoresearch/{session.tag}")
         for experiment in lab.ledger.experiments("session = ?", session.tag, order="rowid DESC", limit=_NEWEST):
-            if (name := candidate_ref(experiment)) not in there:
-                lab.git.update_ref(name, experiment.commit, None)
+            if experiment.ref not in there:
+                lab.git.update_ref(experiment.ref, experiment.commit, None)

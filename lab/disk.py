@@ -34,7 +34,7 @@ _SQLITE = {
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _GIT = re.compile("|".join(re.escape(os.strerror(number)) for number in _WHAT))  # git runs with LC_ALL=C
 _GIT_WITHOUT_REASON = re.compile(r"(couldn't|could not|unable to|cannot) write")  # what it says of a ref's lock file
-_FULL_BYTES = 1 << 20
+_FULL_BYTES = 1 << 20  # with less a failed write counts as the disk's, where nothing else says so
 
 
 def disk_error(place: Path | str, what: str) -> DiskError:
@@ -86,7 +86,7 @@ def told_by_git(complaint: str, root: Path) -> DiskError | None:
     """Return the error for what git said in ``root``; None: it was about something else."""
     if (found := _GIT.search(complaint)) is not None:
         return disk_error(root, next(what for number, what in _WHAT.items() if os.strerror(number) == found[0]))
-    if _GIT_WITHOUT_REASON.search(complaint) and free_bytes(root) < _FULL_BYTES:
+    if _GIT_WITHOUT_REASON.search(complaint) and is_full(root):
         return disk_error(root, _WHAT[errno.ENOSPC])
     return None
 
@@ -94,6 +94,11 @@ def told_by_git(complaint: str, root: Path) -> DiskError | None:
 def free_bytes(folder: Path) -> int:
     """Return how much may still be written to the disk of ``folder``."""
     return shutil.disk_usage(folder).free
+
+
+def is_full(folder: Path) -> bool:
+    """True where a write that failed without a reason failed because the disk of ``folder`` is full."""
+    return free_bytes(folder) < _FULL_BYTES
 
 
 def disk_warning(folder: Path) -> str | None:

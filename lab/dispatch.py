@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from .calibration import calibration
@@ -18,7 +18,7 @@ from .confirmation import confirmation_note, measurement_of, needs_another_run, 
 from .devices import device_kind, kind_of
 from .disk import disk_errors_told, disk_warning
 from .environment import trainer_path
-from .errors import DecisionError, DiskError, NotReadyError
+from .errors import DecisionError, DiskError, GitError, NotReadyError
 from .executor import Progress, RunLostError, RunResult, RunSpec
 from .isolation import acceptance
 from .lab import Lab
@@ -38,7 +38,7 @@ from .states import Outcome, RunState
 MAX_ATTEMPTS = 2
 _POLL_SECONDS = 0.2
 _LOCK_POLL_SECONDS = 0.02
-_LOCK_SECONDS = 40.0
+_LOCK_SECONDS = 40.0  # longer than the start of a runner may take
 
 
 def dispatch(lab: Lab) -> str | None:
@@ -258,7 +258,8 @@ def _finish(lab: Lab, run: Run, result: RunResult) -> None:
             judge_experiment(lab, lab.ledger.experiment(run.experiment), result)
     experiment = lab.ledger.experiment(run.experiment)
     drop_claims(lab, experiment)
-    lab.align_branch(lab.ledger.session_now(experiment.session))  # a kept baseline moves it; a branch that somebody else moved stops `keep`, not this
+    with suppress(GitError):  # what keeps a baseline's branch from moving stops `keep`, and is told by `status`, not here
+        lab.align_branch(lab.ledger.session_now(experiment.session))
 
 
 def _parent_measurement(lab: Lab, experiment: Experiment) -> Measurement | None:

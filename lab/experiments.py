@@ -17,7 +17,7 @@ from .ledger import result_to_json
 from .leftovers import drop_claims
 from .recording import ensure_ref, record_experiment
 from .records import Experiment, Researcher, Run, Session
-from .stale_wins import StaleConflict, merge_stale_win, merged_experiment, origins
+from .stale_wins import StaleConflict, may_run_again, merge_stale_win, merged_experiment, origins
 from .states import NO_ANSWER, Decision, Outcome, RunState
 
 WORKSPACE = "workspace"  # what `revert` takes instead of an id to discard edits that were never run
@@ -55,11 +55,17 @@ def propose(lab: Lab, *, description: str, hypothesis: str, researcher: str = ""
         raise CandidateError(f"description has {len(description)} characters; say in 3 to {MAX_DESCRIPTION} what changed.")
     if len(hypothesis) > MAX_HYPOTHESIS:
         raise CandidateError(f"hypothesis has {len(hypothesis)} characters; the limit is {MAX_HYPOTHESIS}.")
-    source = lab.train_file(researchers.find(lab, session, researcher))
+    before = researchers.at_work(lab, session, researcher)
+    source = lab.train_file(before)
     sha256 = sha256_hex(source)
     with lab.ledger.transaction():
         session = _session(lab, session.tag)
-        who = researchers.find(lab, session, researcher)
+        who = researchers.find(lab, session, before.name)
+        if (who.workspace, who.base_version) != (before.workspace, before.base_version):
+            raise CandidateError(
+                f"What the train.py of {who.name} builds on changed while it was read ({who.base or 'the first file'} now). "
+                "Look at it, then call run_experiment again."
+            )
         if (known := _already_tried(lab, session, who, sha256)) is not None:
             ensure_ref(lab, known)
             return known, False
@@ -151,14 +157,15 @@ def keep(lab: Lab, experiment_id: str, reason: str) -> Kept:
 
 
 def _keep(lab: Lab, experiment: Experiment, session: Session, reason: str) -> StaleConflict | None:
-    if not experiment.keepable:
+    again = may_run_again(lab, experiment)
+    if not experiment.keepable and not again:
         raise DecisionError(
             f"{experiment.id} cannot be kept: it is {experiment.verdict}. {experiment.reason} "
             f'Call revert("{experiment.id}", lesson=...) and go on from the champion.'
         )
     if (moved := lab.align_branch(session)) is not None:
         raise DecisionError(moved)
-    if experiment.parent_version != session.version:
+    if again or experiment.parent_version != session.version:
         _require_going_on(lab, session)
         made = merge_stale_win(lab, experiment, session)
         return made if isinstance(made, StaleConflict) else None
@@ -182,11 +189,11 @@ def revert(lab: Lab, experiment_id: str, lesson: str, researcher: str = "") -> t
     """Decide against an experiment, or against unrun edits ("workspace"), and restore its researcher's train.py.
 
     ``researcher`` says whose workspace. Returns the experiment and the ref under which unknown content of train.py was saved
-    first, if there was any.
+    first, if there was any. An experiment of another session than this process works in leaves train.py alone.
     """
     if experiment_id == WORKSPACE:
         session = lab.session()
-        who = researchers.find(lab, session, researcher)
+        who = researchers.at_work(lab, session, researcher)
         return None, researchers.restore_train_file(lab, session, who, expected=None)
     with lab.ledger.transaction():
         experiment, session = _undecided(lab, experiment_id, Decision.REVERTED)
@@ -194,7 +201,7 @@ def revert(lab: Lab, experiment_id: str, lesson: str, researcher: str = "") -> t
             lab.ledger.append("experiment_reverted", {"id": experiment_id, "lesson": lesson.strip()})
     who = _researcher(lab, session, experiment)
     backup = None
-    if who is not None:
+    if who is not None and session.tag == lab.session().tag:  # its folder may be in use by another session
         backup = researchers.restore_train_file(lab, session, who, expected=experiment.candidate_sha256)
     reverted = lab.ledger.experiment(experiment_id)
     drop_claims(lab, reverted)

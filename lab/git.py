@@ -34,6 +34,7 @@ from .git_names import (
 )
 
 _LINE_BYTES = 1024
+_IN_REFTABLE = "ref: refs/heads/.invalid"  # what HEAD's file says where the refs are kept elsewhere
 
 __all__ = ["TAG_RULE", "GitRepository", "validate_tag"]
 
@@ -83,7 +84,7 @@ class GitRepository:
     def head_branch(self) -> str | None:
         """Return the full name of the ref that HEAD is on, born or not, or None where it is detached."""
         line = _line_of(self.root / ".git", "HEAD")
-        if line.startswith("ref: refs/"):
+        if line.startswith("ref: refs/") and line != _IN_REFTABLE:
             return line.removeprefix("ref: ")
         answer = self._run("symbolic-ref", "--quiet", "HEAD", accept=(0, 1))
         return answer.line if answer.status == 0 else None

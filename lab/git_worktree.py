@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .disk import is_about_disk, named
 from .errors import CandidateError, GitError
 from .files import read_regular_file, write_atomically
 from .git_command import run_git
@@ -44,7 +45,8 @@ def add_worktree(root: Path, common_dir: Path, path: Path, commit: str) -> None:
 
     Raises:
         GitError: ``path`` is not below a folder of ``root``, holds another repository, or is reached through a link; the
-            commit is not (wholly) here; another process has held the folder for two minutes; or the disk refused.
+            commit is not (wholly) here; another process has held the folder for two minutes; or it cannot be written.
+        OSError: the disk is full (the error names ``path``).
     """
     place = _Place.of(root, common_dir, path)
     if (common_dir / "reftable").exists():
@@ -62,6 +64,8 @@ def add_worktree(root: Path, common_dir: Path, path: Path, commit: str) -> None:
     except CandidateError as error:
         raise GitError(f"The worktree {path} cannot be made: {error}")
     except OSError as error:
+        if is_about_disk(error):
+            raise named(error, path)
         raise GitError(f"The worktree {path} cannot be made ({error}): make room for it, then call again")
 
 
@@ -79,14 +83,14 @@ class _Place:
             raise GitError(f"{path} cannot be a worktree: it must lie in a folder of its own below {root}")
         path_parts("/".join(parts))
         entries = common_dir / "worktrees"
-        named = f"{_PREFIX}{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+        entry_name = f"{_PREFIX}{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
         # A lab that was moved has an entry under the name of its old place; the entry of a copied one belongs to another.
         said = Path(_read(root, path / ".git").removeprefix("gitdir: "))
         if said.name.startswith(_PREFIX) and said.parent.name == "worktrees" and (entries / said.name / "HEAD").is_file():
             user = Path(_read(common_dir, entries / said.name / "gitdir") or os.devnull)
             if user == path / ".git" or not _belongs(user, entries / said.name):
-                named = said.name
-        return cls(root=root, common_dir=common_dir, path=path, parts=parts, entry=entries / named)
+                entry_name = said.name
+        return cls(root=root, common_dir=common_dir, path=path, parts=parts, entry=entries / entry_name)
 
     @property
     def temporary(self) -> str:

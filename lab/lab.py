@@ -22,7 +22,7 @@ from .catching_up import catch_up
 from .config import CONFIG_NAME, LabConfig, load_config
 from .devices import CUDA, Devices, GpuDriver, device_kind
 from .environment import TrainerPython, require_cuda, trainer_python
-from .errors import CandidateError, GitError, NotReadyError
+from .errors import CandidateError, GitError, NotReadyError, UnknownNameError
 from .executor import Executor
 from .files import read_regular_file, read_settled_file, sha256_hex
 from .git import GitRepository, validate_tag
@@ -39,6 +39,7 @@ from .stopping import SessionFacts, crashes_in_a_row, stop_reason
 
 NEW_SESSION = "new"  # the tag that asks for a new session under a free name
 _PROGRAM_BYTES = 262_144
+_MOST_NAMED = 20  # sessions, in an error
 _COUNTED = "session = ? AND verdict IS NOT 'cancelled' AND verdict IS NOT 'lost'"  # what a stop rule counts
 
 
@@ -174,8 +175,13 @@ class Lab:
 
     # -- sessions ---------------------------------------------------------------------------------------------------------
 
-    def session(self) -> Session:
-        """Return the session that this process works in: the one it started, or the newest of the lab."""
+    def session(self, tag: str = "") -> Session:
+        """Return a session by its tag; without one, that of this process: the one it started, or the newest of the lab."""
+        if tag:
+            if (found := self.ledger.session(tag)) is None:
+                known = ", ".join(session.tag for session in self.ledger.sessions()[:_MOST_NAMED])
+                raise UnknownNameError(f"No session {tag!r} in {self.root}. The sessions are: {known or 'none yet'}.")
+            return found
         if self._session_tag is not None:
             return self.ledger.session_now(self._session_tag)
         session = self.ledger.newest_session()

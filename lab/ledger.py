@@ -258,11 +258,11 @@ class Ledger:
     def runs(self, experiment_id: str) -> list[Run]:
         return [_run(row) for row in self._all("SELECT * FROM runs WHERE experiment = ? ORDER BY rowid", experiment_id)]
 
-    def runs_by_experiment(self, session: str) -> dict[str, list[Run]]:
-        """Return the runs of every experiment of a session, by its id."""
+    def runs_by_experiment(self, where: str, *values: Any) -> dict[str, list[Run]]:
+        """Return the runs of many experiments, by their ids; ``where`` is SQL as in `experiments`."""
         runs: dict[str, list[Run]] = {}
-        query = "SELECT * FROM runs WHERE experiment IN (SELECT id FROM experiments WHERE session = ?) ORDER BY rowid"
-        for row in self._all(query, session):
+        query = f"SELECT * FROM runs WHERE experiment IN (SELECT id FROM experiments WHERE {where}) ORDER BY rowid"
+        for row in self._all(query, *values):
             runs.setdefault(row["experiment"], []).append(_run(row))
         return runs
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from .devices import Devices
+from .errors import NotReadyError
 from .executor import Event, Progress, RunLostError, RunResult, RunSpec
 from .jsonfiles import read_json
 from .locks import locked_if_free, open_lock, try_lock
@@ -62,7 +63,10 @@ class LocalExecutor:
             if (device := _device_of(paths)) is not None:
                 return device
             if time.monotonic() > deadline:
-                raise TimeoutError(f"another process that submits {spec.run_id} does not go on")
+                raise NotReadyError(
+                    f"Another process has been submitting {spec.run_id} for {_LAUNCH_LIMIT_SECONDS:.0f} s and does not go on. "
+                    "If one is stopped (as by Ctrl-Z), the human continues or ends it. Then call again."
+                )
             time.sleep(_SUBMIT_POLL_SECONDS)  # somebody else is submitting it, or looking at it
         try:
             # Without a runner's log nothing was started: who submitted it died before.

@@ -74,14 +74,8 @@ def record_experiment(
 
 def ensure_ref(lab: Lab, experiment: Experiment) -> None:
     """Make the ref that protects a candidate's commit, if a process died before it did."""
-    name = candidate_ref(experiment)
-    if lab.git.ref(name) is None:
-        lab.git.update_ref(name, experiment.commit, None)
-
-
-def candidate_ref(experiment: Experiment) -> str:
-    """Return the ref that protects a candidate's commit."""
-    return f"refs/autoresearch/{experiment.session}/{experiment.id}"
+    if lab.git.ref(experiment.ref) is None:
+        lab.git.update_ref(experiment.ref, experiment.commit, None)
 
 
 def commit_message(

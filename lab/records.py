@@ -82,6 +82,11 @@ class Experiment:
     rebase_of: str | None  # the experiment whose change the server merged onto a newer champion; None: a researcher's own bytes
 
     @property
+    def ref(self) -> str:
+        """The full ref that protects the candidate's commit."""
+        return f"refs/autoresearch/{self.session}/{self.id}"
+
+    @property
     def is_baseline(self) -> bool:
         return self.parent is None
 

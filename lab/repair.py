@@ -118,10 +118,9 @@ def _repository(lab: Lab) -> list[str]:
                 if commit != experiment.commit:
                     lab.ledger.append("experiment_recommitted", {"id": experiment.id, "commit": commit})
                 experiment = lab.ledger.experiment(experiment.id)
-            name = f"refs/autoresearch/{session.tag}/{experiment.id}"
-            if (found := lab.git.ref(name)) != experiment.commit:
-                lab.git.update_ref(name, experiment.commit, found)
-                done.append(f"{experiment.id}: its ref {name} points at its commit again.")
+            if (found := lab.git.ref(experiment.ref)) != experiment.commit:
+                lab.git.update_ref(experiment.ref, experiment.commit, found)
+                done.append(f"{experiment.id}: its ref {experiment.ref} points at its commit again.")
         done += _branch(lab, session)
     return done
 
@@ -140,20 +139,16 @@ def _branch(lab: Lab, session: Session) -> list[str]:
 
 def _rebase(lab: Lab, session: Session) -> Session:
     """Give a session whose first commit is gone another one with the same train.py, on top of HEAD."""
-    source = lab.ledger.blob(session.base_sha256)
-    assert source is not None, "the ledger stores every train.py in the transaction that names it"
+    source = lab.ledger.stored(session.base_sha256)
     head = lab.git.head_commit()
     message = f"autoresearch: train.py at the start of session {session.tag}\n"
     base = lab.git.commit_with_file(head, TRAIN_FILE, source, message, int(session.created_at))
     lab.ledger.append("session_rebased", {"tag": session.tag, "base_commit": base})
-    rebased = lab.ledger.session(session.tag)
-    assert rebased is not None, "a session is never removed"
-    return rebased
+    return lab.ledger.session_now(session.tag)
 
 
 def _commit_again(lab: Lab, session: Session, experiment: Experiment, ledger_head: str, committed_at: int) -> str:
-    source = lab.ledger.blob(experiment.candidate_sha256)
-    assert source is not None, "the ledger stores every candidate in the transaction that names it"
+    source = lab.ledger.stored(experiment.candidate_sha256)
     message = commit_message(
         experiment.id,
         session=session.tag,

@@ -36,9 +36,13 @@ _NOT_IN_A_FOLDER_NAME = re.compile(r"[^a-z0-9-]+")
 
 
 class Presence:
-    """Which researchers this process works for, and its hold on the lab's own folder."""
+    """Which researchers this process works for, and its hold on the lab's own folder.
+
+    Once ``serves_many`` is set, several clients are connected: whoever came last says nothing about who calls.
+    """
 
     def __init__(self, worktree: str) -> None:
+        self.serves_many = False
         self.worktree = worktree  # the folder below the lab that this process was started in; empty: the lab's own
         self.names: dict[str, None] = {}  # in the order of start_session
         self._hold: int | None = None
@@ -71,11 +75,18 @@ def find(lab: Lab, session: Session, name: str = "") -> Researcher:
 
     Raises:
         UnknownNameError: nobody of that name has joined.
-        NotReadyError: no name is given, and it could be one of several.
+        NotReadyError: no name is given, and it could be one of several, or nobody yet.
     """
     there = lab.ledger.researchers(session.tag)
-    if not name:
-        possible = [one for one in there if one.name in lab.presence.names] or _of_folder(lab, there) or there
+    if not (name := one_line(name)):
+        possible = there
+        if not lab.presence.serves_many:
+            possible = [one for one in there if one.name in lab.presence.names] or _of_folder(lab, there)
+            if not possible and lab.presence.worktree:
+                raise NotReadyError(
+                    f"Nobody works in {lab.presence.worktree} in session {session.tag} yet. Call start_session() to join."
+                )
+            possible = possible or there
         if len(possible) == 1:
             return possible[0]
         raise NotReadyError(
@@ -91,21 +102,37 @@ def find(lab: Lab, session: Session, name: str = "") -> Researcher:
     )
 
 
-def here(lab: Lab, session: Session) -> Researcher:
-    """Return the researcher in whose folder this process was started."""
+def at_work(lab: Lab, session: Session, name: str = "") -> Researcher:
+    """Like `find`, for a call that uses the researcher's file: the lab's own folder is then not given to another name."""
+    who = find(lab, session, name)
+    if not who.workspace:
+        lab.presence.may_take(lab, who.name)
+    return who
+
+
+def one_line(name: str) -> str:
+    """Return a name as it is recorded."""
+    return " ".join(name.split())
+
+
+def here(lab: Lab, session: Session) -> Researcher | None:
+    """Return the researcher in whose folder this process was started; None: a worktree of nobody in this session."""
     there = lab.ledger.researchers(session.tag)
-    return (_of_folder(lab, there) or [one for one in there if not one.workspace])[0]
+    if lab.presence.worktree:
+        return next(iter(_of_folder(lab, there)), None)
+    return next(one for one in there if not one.workspace)
 
 
 def stand_in(lab: Lab) -> None:
     """Let this process work for whoever works in the folder it was started in: what a person's commands are for."""
-    if (session := lab.ledger.newest_session()) is not None:
-        lab.presence.names[here(lab, session).name] = None
+    if (session := lab.ledger.newest_session()) is not None and (who := here(lab, session)) is not None:
+        lab.presence.names[who.name] = None
 
 
 def is_ambiguous(lab: Lab, session: Session) -> bool:
     """True where a call has to say for whom it is, now or after this server was started anew."""
-    return len(lab.ledger.researchers(session.tag)) > 1 and not lab.presence.worktree
+    is_alone = lab.presence.worktree and not lab.presence.serves_many
+    return len(lab.ledger.researchers(session.tag)) > 1 and not is_alone
 
 
 def join(lab: Lab, session: Session, name: str) -> Researcher:
@@ -113,7 +140,7 @@ def join(lab: Lab, session: Session, name: str) -> Researcher:
 
     The first in a session, and whoever comes when nobody works there, has the lab's own folder; each other gets a worktree.
     """
-    name = name or (find if lab.presence.names else here)(lab, session).name
+    name = one_line(name) or _own_name(lab, session)
     there = lab.ledger.researchers(session.tag)
     if all(one.name != name for one in there) and (expected := _newcomer(lab, session, name, there)).workspace:
         _make_folder(lab, session, expected)  # takes a moment, and the transaction below keeps others waiting
@@ -176,28 +203,43 @@ def restore_train_file(lab: Lab, session: Session, researcher: Researcher, *, ex
 
     ``expected`` is the SHA-256 of the candidate that may lie there. Returns the ref, where something was saved.
     """
-    wanted = lab.champion_source(session)
-    train = WorkspacePaths(folder_of(lab, researcher)).train
+    with lab.ledger.transaction():  # so that the record names the champion whose bytes are written
+        session = _as_it_stands(lab, session)
+        wanted = lab.champion_source(session)
+        if researcher.workspace and not folder_of(lab, researcher).exists():
+            _make_folder(lab, session, researcher)
+        train = WorkspacePaths(folder_of(lab, researcher)).train
+        current = _readable(lab, researcher, train)
+        if current == wanted and (researcher.base, researcher.base_version) == (session.champion, session.version):
+            return None
+        backup = None
+        if current is not None and current != wanted and sha256_hex(current) != expected:
+            blob = lab.git.store_blob(current)
+            backup = f"refs/autoresearch/backup/{session.tag}-{blob[:12]}"
+            if lab.git.ref(backup) is None:
+                lab.git.update_ref(backup, blob, None)
+        if current != wanted:
+            with suppress(FileExistsError):  # a file in its place is named by the next line
+                train.parent.mkdir(exist_ok=True)
+            write_atomically(train, wanted, beneath=lab.root)
+        event = {"session": session.tag, "researcher": researcher.name, "sha256": sha256_hex(wanted), "backup": backup}
+        lab.ledger.append("train_file_restored", event)
+        return backup
+
+
+def _readable(lab: Lab, researcher: Researcher, train: Path) -> bytes | None:
+    """Return what would be lost of a train.py; None: it is missing, or a link, whose target stays untouched.
+
+    Raises `DecisionError` for a file that cannot be saved.
+    """
     if train.is_file() and train.stat().st_size > _BACKUP_BYTES:
         raise DecisionError(f"{train} is too large to be saved: move it away, then call revert again.")
     try:
-        current: bytes | None = lab.train_file(researcher, _BACKUP_BYTES)
-    except CandidateError:
-        current = None  # missing or a link: replaced, and a link's target stays untouched
-    if current == wanted and (researcher.base, researcher.base_version) == (session.champion, session.version):
+        return lab.train_file(researcher, _BACKUP_BYTES)
+    except CandidateError as error:
+        if train.is_file() and not train.is_symlink() and train.stat().st_nlink == 1:
+            raise DecisionError(f"{train} cannot be saved, so it stays as it is: {error} Then call revert again.")
         return None
-    backup = None
-    if current is not None and current != wanted and sha256_hex(current) != expected:
-        blob = lab.git.store_blob(current)
-        backup = f"refs/autoresearch/backup/{session.tag}-{blob[:12]}"
-        if lab.git.ref(backup) is None:
-            lab.git.update_ref(backup, blob, None)
-    if current != wanted:
-        train.parent.mkdir(exist_ok=True)
-        write_atomically(train, wanted, beneath=lab.root)
-    event = {"session": session.tag, "researcher": researcher.name, "sha256": sha256_hex(wanted), "backup": backup}
-    lab.ledger.append("train_file_restored", event)
-    return backup
 
 
 def _newcomer(lab: Lab, session: Session, name: str, others: list[Researcher]) -> Researcher:
@@ -205,13 +247,15 @@ def _newcomer(lab: Lab, session: Session, name: str, others: list[Researcher]) -
     owner = next(researcher for researcher in others if not researcher.workspace)
     undecided = "session = ? AND researcher = ? AND decision = ?"
     is_free = not lab.ledger.count_experiments(undecided, session.tag, owner.name, Decision.PENDING)
-    if is_free and not lab.presence.worktree and lab.presence.may_take(lab, name):
+    if is_free and not lab.presence.worktree and _is_untouched(lab, session, owner) and lab.presence.may_take(lab, name):
         return replace(owner, name=name)
-    taken = {researcher.workspace for researcher in others}
+    known = [one for each in lab.ledger.sessions() for one in lab.ledger.researchers(each.tag) if one.workspace]
+    taken = {one.workspace for one in known if one.name != name}  # in another session, too: its train.py may be in use
+    mine = [one.workspace for one in known if one.name == name]
     plain = _NOT_IN_A_FOLDER_NAME.sub("-", name.lower()).strip("-")[:40] or "researcher"
-    folder = lab.presence.worktree or f"{WORKTREES}/{plain}"
-    if folder in taken:
-        folder = f"{WORKTREES}/{plain}-{sha256_hex(name.encode())[:6]}"
+    digest = sha256_hex(name.encode())
+    possible = [lab.presence.worktree, *mine, f"{WORKTREES}/{plain}", *(f"{WORKTREES}/{plain}-{digest[:n]}" for n in (6, 64))]
+    folder = next(one for one in possible if one and one not in taken)
     return Researcher(
         session=session.tag,
         name=name,
@@ -220,6 +264,25 @@ def _newcomer(lab: Lab, session: Session, name: str, others: list[Researcher]) -
         base_version=session.version,
         joined_at=time.time(),
     )
+
+
+def _is_untouched(lab: Lab, session: Session, owner: Researcher) -> bool:
+    """True where the lab's own folder holds nothing of its researcher's that was never run."""
+    base = session.base_sha256 if owner.base is None else lab.ledger.experiment(owner.base).candidate_sha256
+    try:
+        return sha256_hex(lab.train_file(owner)) == base
+    except CandidateError:
+        return not lab.workspace.train.exists()
+
+
+def _own_name(lab: Lab, session: Session) -> str:
+    """Return for whom this process works, where nobody says so: in a worktree, for whoever worked there before."""
+    if lab.presence.names or lab.presence.serves_many:
+        return find(lab, session).name
+    if (who := here(lab, session)) is not None:
+        return who.name
+    known = (one for each in lab.ledger.sessions() for one in _of_folder(lab, lab.ledger.researchers(each.tag)))
+    return next((one.name for one in known), lab.presence.worktree.rpartition("/")[2])
 
 
 def _as_it_stands(lab: Lab, session: Session) -> Session:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .candidate import unified_diff
+from .confirmation import may_be_repeated
+from .dispatch import results_of
 from .errors import CandidateError, DecisionError, GitError
 from .merging import merge_file
 from .recording import record_experiment
 from .records import Experiment, Session
+from .states import NO_ANSWER, Decision
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -37,6 +40,18 @@ def merged_experiment(lab: Lab, experiment: Experiment) -> Experiment | None:
     return found[0] if found else None
 
 
+def may_run_again(lab: Lab, experiment: Experiment) -> bool:
+    """True for a merge whose runs were no answer: its bytes are in nobody's train.py, so `keep` runs them again."""
+    return (
+        experiment.rebase_of is not None
+        and experiment.verdict is not None
+        and experiment.decision is Decision.PENDING
+        and not experiment.keepable
+        and (experiment.verdict in NO_ANSWER or may_be_repeated(results_of(lab, experiment.id)))
+        and len(origins(lab, experiment)) <= MAX_MERGES
+    )
+
+
 def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str | StaleConflict:
     """Merge a stale win onto the champion and queue its run; returns the new experiment's id, or why it cannot be.
 
@@ -46,7 +61,7 @@ def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str |
     assert champion is not None, "only a kept experiment makes another one stale"
     if len(origins(lab, experiment)) > MAX_MERGES:
         raise DecisionError(
-            f"{experiment.id} was merged {MAX_MERGES} times, and the champion moved again ({champion.id} now). "
+            f"{experiment.id} was merged {MAX_MERGES} times, and has to be run on {champion.id} now. "
             f'Call revert("{experiment.id}", lesson=...) and repeat the change on the champion, if it still promises a gain.'
         )
     parent, ours, theirs = (_source(lab, session, each) for each in (_parent(lab, experiment), champion, experiment))

@@ -11,11 +11,13 @@ from ..lab.candidate import check_candidate
 from ..lab.confirmation import weigh
 from ..lab.dispatch import current_progress, results_of
 from ..lab.errors import LabError
+from ..lab.files import sha256_hex
 from ..lab.lab import Lab
 from ..lab.paths import TRAIN_FILE, WorkspacePaths
 from ..lab.programs import DIGITS as PROGRAM_DIGITS
 from ..lab.records import Experiment, Researcher, Session
-from ..lab.states import Decision, Outcome, RunState
+from ..lab.stale_wins import may_run_again
+from ..lab.states import Decision, Outcome, RunState, Verdict
 from .results import ExperimentAnswer, ExperimentSummary, State, cut_bytes
 
 LOG_TAIL_LINES = 20
@@ -117,22 +119,29 @@ def shorten(text: str, limit: int) -> str:
 def next_without_experiment(lab: Lab, session: Session | None, who: Researcher | None = None) -> list[str]:
     """The calls that make sense when nothing is in flight: decide what is open, then go on, unless somebody said stop.
 
-    For one researcher where it is known which; otherwise for all of them.
+    For one researcher; where it is not known which, the call that says it.
     """
     if session is None:
         return ["start_session()"] if (ending := _ending(lab, None)) is None else [ending]
-    who = who or researcher_called(lab, session)
-    for experiment in undecided(lab, session, who, limit=1):
-        return _next_calls(lab, experiment, 0.0, session)
-    if (ending := _ending(lab, session)) is not None:
+    who, ending = who or researcher_called(lab, session), _ending(lab, session)
+    waiting = undecided(lab, session, who, limit=MOST_NAMED)
+    if who is None and (waiting or ending is None):
+        return [f"start_session(tag={session.tag!r}, researcher='<your name>'), which says what is yours to do"]
+    if ending is not None:  # what can be decided at the end comes first
+        waiting.sort(key=lambda experiment: _needs_a_run(lab, experiment, session))
+    if waiting:
+        return _next_calls(lab, waiting[0], 0.0, session)
+    if ending is not None:
         return [REPORT_CALL, ending]
     file, named = _own_file(lab, session, who)
     if session.champion is not None:
         edit = f"edit {file}, then run_experiment(description='...', hypothesis='...'{named})"
         if who is None or who.base_version == session.version:
             return [edit]
+        if who.base is None:
+            return [f"revert('workspace'{named}) to start from the champion {session.champion}: the first file has no number"]
         return [
-            f"{edit}: that file builds on {who.base or 'the first train.py'}, and a win is merged onto the champion",
+            f"{edit}: that file builds on {who.base}, and a win is merged onto the champion",
             f"revert('workspace'{named}) to start from the champion {session.champion} instead",
         ]
     failed = lab.ledger.experiments(
@@ -205,9 +214,20 @@ def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, sessio
         ]
     if experiment.decision is Decision.PENDING:
         revert = f"revert('{experiment.id}', lesson='...')"
+        keep = f"keep('{experiment.id}', reason='...')"
+        if _needs_a_run(lab, experiment, session) and (ending := _ending(lab, session)) is not None:
+            return [REPORT_CALL, f"{ending}. {keep} needs another run, so it waits until then", revert]
         if experiment.keepable:
-            return [f"keep('{experiment.id}', reason='...')", revert]
+            return [keep, revert]
+        if may_run_again(lab, experiment):
+            again = f"{keep} to run that merge again"
+            return [revert, again] if experiment.verdict is Verdict.CANCELLED else [again, revert]
+        if experiment.rebase_of is not None:
+            return [revert]
         doubt = weigh(results).doubt if (results := results_of(lab, experiment.id)) else ""
+        if doubt and not _lies_there(lab, experiment, session):
+            again = f"`git show {experiment.commit[:12]}:{TRAIN_FILE}` has its bytes: put them back to try them again"
+            return [revert, again]
         return [_AGAIN, revert] if doubt == "contended" else [_MEND, revert] if doubt == "tainted" else [revert]
     return next_without_experiment(lab, session, researcher_called(lab, session, experiment.researcher))
 
@@ -220,6 +240,20 @@ def researcher_lines(lab: Lab, session: Session) -> list[str]:
         for who in there[:_MOST_RESEARCHERS]
     ]
     return [*lines, f"{len(there) - len(lines)} more"] if len(there) > len(lines) else lines
+
+
+def _lies_there(lab: Lab, experiment: Experiment, session: Session) -> bool:
+    """True where an experiment's bytes are what its researcher's train.py holds."""
+    who = researcher_called(lab, session, experiment.researcher)
+    try:
+        return who is not None and sha256_hex(lab.train_file(who)) == experiment.candidate_sha256
+    except LabError:
+        return False
+
+
+def _needs_a_run(lab: Lab, experiment: Experiment, session: Session) -> bool:
+    """True for what `keep` would not keep, but queue."""
+    return (experiment.keepable and _is_stale(experiment, session)) or may_run_again(lab, experiment)
 
 
 def _is_stale(experiment: Experiment, session: Session) -> bool:

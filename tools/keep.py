@@ -43,10 +43,13 @@ def _outcome(kept: Kept, champion: str | None) -> dict[str, str]:
         f"{asked.id} was judged against {asked.parent}, but the champion is {champion} now, and {conflict.reason}. Nothing was "
         f"changed. revert('{asked.id}', lesson='...') restores the champion's train.py; then make the change there by hand."
     )
-    diffs = {"champion_diff": _short(conflict.champion_diff), "own_diff": _short(conflict.own_diff)}
+    diffs = {
+        "champion_diff": _short(conflict.champion_diff, f"git show autoresearch/{asked.session}:trainer/train.py"),
+        "own_diff": _short(conflict.own_diff, f"show_experiment('{asked.id}', part='diff')"),
+    }
     return {"outcome": "stale_conflict", "explanation": explanation, **diffs}
 
 
-def _short(diff: str) -> str:
+def _short(diff: str, rest: str) -> str:
     kept = cut_bytes(diff, _DIFF_BYTES)
-    return kept if kept == diff else f"{kept}\n[cut here: show_experiment(part='diff') has more]"
+    return kept if kept == diff else f"{kept}\n[cut here; see {rest}]"

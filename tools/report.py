@@ -14,7 +14,7 @@ from ..lab.causes import Failure, classify
 from ..lab.config import LabConfig
 from ..lab.digest import digest
 from ..lab.dispatch import dispatch
-from ..lab.errors import NotReadyError, UnknownNameError
+from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
 from ..lab.records import Experiment, Run, Session
 from ..lab.states import Outcome
@@ -125,13 +125,10 @@ def _answer(lab: Lab, night: Night, limits: Limits, omitted: str = "") -> Report
 
 def _gather(lab: Lab, tag: str) -> Night:
     dispatch(lab)
-    session = lab.session() if not tag else lab.ledger.session(tag)
-    if session is None:
-        known = ", ".join(known.tag for known in lab.ledger.sessions()[:20])
-        raise UnknownNameError(f"No session {tag!r} in {lab.root}. The sessions are: {known or 'none yet'}.")
+    session = lab.session(tag)
     config = lab.session_config(session)
     experiments = lab.ledger.experiments("session = ?", session.tag)
-    runs = lab.ledger.runs_by_experiment(session.tag)
+    runs = lab.ledger.runs_by_experiment("session = ?", session.tag)
     summary = digest(experiments, runs, config)
     programs, programs_note = summarise_programs(lab, lab.ledger.program_shares("session = ?", session.tag))
     guarantees, measured_runs = _guarantees(runs)

@@ -114,12 +114,11 @@ def _claim(result: RunResult) -> list[str]:
 
 
 def _diff(lab: Lab, experiment: Experiment) -> tuple[str, str]:
-    source = lab.ledger.blob(experiment.candidate_sha256)
     if experiment.parent is None:
         return "(the baseline has no parent)", ""
-    parent = lab.ledger.blob(lab.ledger.experiment(experiment.parent).candidate_sha256)
-    assert source is not None
-    assert parent is not None
+    parent, source = (
+        lab.ledger.stored(each.candidate_sha256) for each in (lab.ledger.experiment(experiment.parent), experiment)
+    )
     return _cut(unified_diff(parent, source), keep_end=False, hint=f"git show {experiment.commit[:12]} has the whole diff")
 
 

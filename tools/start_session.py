@@ -8,6 +8,8 @@ from pydantic import Field
 
 from ..lab import researchers
 from ..lab.lab import Lab
+from ..lab.ledger import Event
+from ..lab.records import Researcher
 from ..lab.researchers import MAX_NAME
 from ..lab.rules import unaccepted_changes
 from .describe import next_without_experiment, train_file_of
@@ -33,9 +35,9 @@ def start_session(
 
     The answer says which train.py is yours to edit. All clients of one server work in one session.
     """
-    before = lab.started_session
-    session, is_new = lab.start_session(tag.strip() or None, " ".join(researcher.split()))
-    who = researchers.find(lab, session, " ".join(researcher.split()))
+    before, names, restored = lab.started_session, set(lab.presence.names), lab.ledger.latest("train_file_restored")
+    session, is_new = lab.start_session(tag.strip() or None, researchers.one_line(researcher))
+    who = researchers.find(lab, session, researcher)
     moved = lab.align_branch(session)
     config = lab.session_config(session)
     champion = lab.champion(session)
@@ -58,12 +60,34 @@ def start_session(
         warnings=[
             *([moved] if moved else []),
             *_moved_others(before, session.tag),
+            *(_same_name(lab, who) if before == session.tag and who.name in names else []),
+            *_saved(restored, lab.ledger.latest("train_file_restored"), who),
             *researchers.shared_folder(lab, who),
             *unaccepted_changes(lab),
         ],
         next=next_without_experiment(lab, session, who),
         ledger_head=lab.ledger.head(),
     )
+
+
+def _same_name(lab: Lab, who: Researcher) -> list[str]:
+    """Say that a client of this server has this name already."""
+    if not lab.presence.serves_many:
+        return []
+    return [
+        f"A client of this server has started as {who.name!r} before. If that was another agent, call "
+        "start_session(researcher='<a name of your own>'): you get a folder of your own. If it was you, go on."
+    ]
+
+
+def _saved(before: Event | None, now: Event | None, who: Researcher) -> list[str]:
+    """Say where this call has saved what the researcher's train.py held."""
+    if now is None or now == before or now.body["backup"] is None or now.body.get("researcher") != who.name:
+        return []
+    return [
+        f"Your train.py held something else, from an earlier session; it is the champion's now. What it held is saved as "
+        f"{now.body['backup']} (git cat-file blob {now.body['backup']})."
+    ]
 
 
 def _moved_others(before: str | None, now: str) -> list[str]:

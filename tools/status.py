@@ -25,7 +25,8 @@ _EVIDENT = (
 def status(lab: Lab) -> StatusAnswer:
     """Say where the lab stands: session, champion, what runs, what waits for a decision, what is enforced."""
     refused = dispatch(lab)
-    told = (refused, stopped_dispatcher(lab), *map(disk_warning, {lab.state.root, lab.root}))
+    disks = {folder.stat().st_dev: folder for folder in (lab.root, lab.state.root)}.values()
+    told = (refused, stopped_dispatcher(lab), *map(disk_warning, disks))
     warnings = [warning for warning in told if warning is not None]
     try:
         session = lab.session()

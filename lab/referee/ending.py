@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..disk import free_bytes
+from ..disk import is_full
 from ..executor import RunSpec
 from ..states import Outcome
 from . import sandbox
@@ -15,7 +15,6 @@ from .tracing import Trace
 
 REASON_CHARACTERS = 2000
 _BLAMED_BYTES = 64 << 20  # with less a run is not why a disk is full, and ending it would not help
-_FULL_BYTES = 1 << 20
 
 
 class RunEndedError(Exception):
@@ -52,7 +51,7 @@ def require_room(spec: RunSpec, tree: ProcessTree, memory_bytes: int, processes:
 
 def end_on_full_disk(spec: RunSpec, folder: Path, how: str) -> RunEndedError | None:
     """Return how a candidate ended that failed on a full disk: by its own bytes, or by others', which says nothing about it."""
-    if free_bytes(folder) >= _FULL_BYTES:
+    if not is_full(folder):
         return None
     own_bytes = folder_bytes(folder, limit_bytes=spec.disk_mb << 20)
     if own_bytes >= _BLAMED_BYTES:

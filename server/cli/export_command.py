@@ -16,7 +16,6 @@ from .options import HERE, JsonOption, LabOption
 if TYPE_CHECKING:
     from ...lab.export import Results
     from ...lab.lab import Lab
-    from ...lab.records import Experiment
 
 _ALL = "all"
 _STDOUT = "-"
@@ -51,8 +50,8 @@ def export(
     from ...lab.export import csv_text, export_results, jsonl_text
 
     with opened(lab) as this:
-        experiments = _experiments(this, session)
-        runs = {experiment.id: this.ledger.runs(experiment.id) for experiment in experiments}
+        chosen = ("1",) if session == _ALL else ("session = ?", this.session(session).tag)
+        experiments, runs = this.ledger.experiments(*chosen), this.ledger.runs_by_experiment(*chosen)
         results = export_results(experiments, runs) if form is FormatChoice.TSV else None
         if results is not None:
             text = results.tsv()
@@ -74,18 +73,6 @@ def _facts(results: Results | None, experiments: int) -> dict[str, object]:
         return {"experiments": experiments}
     counts = {status: results.count(status) for status in ("keep", "discard", "crash")}
     return {**counts, "left_out": dict(results.left_out), "rows": [asdict(row) for row in results.rows]}
-
-
-def _experiments(lab: Lab, session: str) -> list[Experiment]:
-    from ...lab.errors import UnknownNameError
-
-    if session == _ALL:
-        return lab.ledger.experiments()
-    found = lab.ledger.session(session) if session else lab.session()
-    if found is None:
-        known = ", ".join(known.tag for known in lab.ledger.sessions()[:20])
-        raise UnknownNameError(f"No session {session!r} in {lab.root}. The sessions are: {known or 'none yet'}.")
-    return lab.ledger.experiments("session = ?", found.tag)
 
 
 def _write(lab: Lab, output: str, text: str, form: FormatChoice) -> Path:

@@ -31,7 +31,10 @@ _LIFE = re.compile(r"rq(s(ts)?)?fj(k|v)?")  # a cancelled run may never have bee
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Users:
-    """What belongs to the user, to the byte: files with their modes and times, git's own files, refs that are not ours."""
+    """What belongs to the user, to the byte: files with their modes and times, git's own files, refs that are not ours.
+
+    The folders of further researchers are ours.
+    """
 
     files: Mapping[str, tuple[int, int, bytes]]
     git: Mapping[str, bytes]
@@ -41,11 +44,13 @@ class Users:
         files, git = {}, {}
         for path in sorted(place.lab.rglob("*")):
             name = path.relative_to(place.lab).as_posix()
-            if path.is_dir() or path == place.train:
+            if path.is_dir() or path == place.train or name.startswith(".autoresearch/"):
                 continue
             if not name.startswith(".git/"):
                 files[name] = (path.stat().st_mode, path.stat().st_mtime_ns, path.read_bytes())
-            elif not re.match(r"\.git/(objects/|(logs/)?refs/(heads/)?autoresearch/|autoresearch\.(json|lock)$)", name):
+            elif not re.match(
+                r"\.git/(objects/|(logs/)?refs/(heads/)?autoresearch/|worktrees/autoresearch-|autoresearch\.(json|lock)$)", name
+            ):
                 git[name] = path.read_bytes()
         return cls(files=files, git=git)
 

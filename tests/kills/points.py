@@ -165,6 +165,33 @@ _CREATE = [
     ),
     _appended("create.session", "session_started", "`session_started` appended, not committed", "session"),
     *_ref_moves("create.branch", _BRANCH, "make the session's branch", "session"),
+    Point(
+        label="create.worktree-named",
+        says="a researcher's folder known to git, no file in it",
+        event="return",
+        function="_connect",
+        module="lab/git_worktree.py",
+        scenario="join",
+    ),
+    Point(
+        label="create.worktree-filled",
+        says="the files of a researcher's folder there, no index",
+        event="call",
+        function="write_atomically",
+        module="lab/files.py",
+        within="_fill",
+        scenario="join",
+    ),
+    Point(
+        label="create.worktree",
+        says="a researcher's folder made, nothing recorded",
+        event="return",
+        function="_make_folder",
+        module="lab/researchers.py",
+        scenario="join",
+        often=False,
+    ),
+    _appended("create.joined", "researcher_joined", "`researcher_joined` appended, not committed", "join"),
 ]
 
 _SUBMIT = [

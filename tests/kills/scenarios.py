@@ -65,6 +65,14 @@ _IMPROVED = (_THIRD, Verdict.IMPROVED, Decision.PENDING)
 SCENARIOS: Mapping[str, Scenario] = {
     "create": Scenario(stage="bare", calls=(), again=()),
     "session": Scenario(stage="opened", calls=(("start_session", {}),), again=(("start_session", {}),)),
+    "join": Scenario(
+        stage="scored",
+        train=idea(1.9),
+        calls=(("start_session", {"researcher": "ben"}),),
+        # Does nothing where the new folder has the champion's train.py.
+        again=(("start_session", {"researcher": "ben"}), ("revert", {"experiment_id": "workspace", "researcher": "ben"})),
+        result=(UNDECIDED, Verdict.IMPROVED, Decision.PENDING),
+    ),
     "submit": Scenario(
         stage="scored",
         train=idea(1.8),

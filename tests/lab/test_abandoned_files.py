@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from autoresearch_mcp.lab.files import write_atomically
@@ -20,6 +21,19 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_holds_stays(
         write_atomically(file, b"whole")
     assert sorted(tmp_path.iterdir()) == sorted([file, living, *others])
     assert file.read_bytes() == b"whole"
+
+
+def test_writers_of_one_file_do_not_take_each_other_for_dead(tmp_path: Path) -> None:
+    contents = [bytes([65 + writer]) * 4096 for writer in range(4)]
+
+    def write(content: bytes) -> None:
+        for _ in range(200):
+            write_atomically(tmp_path / "train.py", content, durable=False)
+
+    with ThreadPoolExecutor(len(contents)) as writers:
+        list(writers.map(write, contents))
+    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+    assert (tmp_path / "train.py").read_bytes() in contents
 
 
 def test_what_only_has_such_a_name_stops_nobody(tmp_path: Path) -> None:

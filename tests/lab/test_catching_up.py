@@ -31,6 +31,15 @@ def test_opening_moves_a_branch_and_makes_a_ref_that_lag_behind(measured_lab: La
     assert lab.git.ref(f"refs/autoresearch/{session.tag}/{champion.id}") == champion.commit
 
 
+def test_who_looked_before_a_champion_was_kept_does_not_move_its_branch_back(make_quick_lab: Callable[..., Lab]) -> None:
+    lab = make_quick_lab()
+    earlier = lab.session()
+    baseline, _ = experiments.propose(lab, description="baseline", hypothesis="")
+    assert wait(lab, baseline.id, 60.0).verdict is Verdict.IMPROVED
+    assert lab.align_branch(earlier) is None
+    assert lab.git.ref(earlier.branch) == baseline.commit != earlier.base_commit
+
+
 def test_opening_leaves_alone_what_somebody_else_did(measured_lab: Lab) -> None:
     lab, session = measured_lab, measured_lab.session()
     other = lab.git.commit_with_file(session.base_commit, "other.txt", b"theirs", "theirs", 1)
