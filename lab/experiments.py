@@ -59,7 +59,7 @@ def propose(lab: Lab, *, description: str, hypothesis: str, researcher: str = ""
     source = lab.train_file(before)
     sha256 = sha256_hex(source)
     with lab.ledger.transaction():
-        session = _session(lab, session.tag)
+        session = lab.ledger.session_now(session.tag)
         who = researchers.find(lab, session, before.name)
         if (who.workspace, who.base_version) != (before.workspace, before.base_version):
             raise CandidateError(
@@ -87,7 +87,9 @@ def propose(lab: Lab, *, description: str, hypothesis: str, researcher: str = ""
             description=description,
             hypothesis=hypothesis,
         )
-        _replace_doubtful(lab, session, sha256, by=experiment_id)
+        replaced = _replace_doubtful(lab, session, sha256, by=experiment_id)
+    for experiment in replaced:
+        drop_claims(lab, experiment)
     ensure_ref(lab, lab.ledger.experiment(experiment_id))
     calibrate_once(lab)  # before the run, and outside of every lock
     dispatch(lab)
@@ -128,6 +130,7 @@ def _record_end(lab: Lab, experiment: Experiment, run: Run, result: RunResult) -
     with lab.ledger.transaction():
         lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
         judge_experiment(lab, experiment, result)
+    drop_claims(lab, lab.ledger.experiment(experiment.id))
 
 
 def keep(lab: Lab, experiment_id: str, reason: str) -> Kept:
@@ -146,10 +149,11 @@ def keep(lab: Lab, experiment_id: str, reason: str) -> Kept:
     experiment = lab.ledger.experiment(experiment_id)
     ensure_ref(lab, experiment)
     if merged is not None:
+        drop_claims(lab, experiment)
         ensure_ref(lab, merged)
         dispatch(lab)
         return Kept(experiment=experiment, merged=lab.ledger.experiment(merged.id))
-    session = _session(lab, experiment.session)
+    session = lab.ledger.session_now(experiment.session)
     lab.align_branch(session)
     if conflict is None:
         _follow_merge(lab, session, experiment)
@@ -226,14 +230,7 @@ def _undecided(lab: Lab, experiment_id: str, wanted: Decision) -> tuple[Experime
             f"{experiment_id} is already {experiment.decision}, and a decision is made once. "
             "Edit trainer/train.py and call run_experiment to try something else."
         )
-    return experiment, _session(lab, experiment.session)
-
-
-def _session(lab: Lab, tag: str) -> Session:
-    """Return a session as it stands now: another server may have kept something meanwhile."""
-    session = lab.ledger.session(tag)
-    assert session is not None, "a session is never removed"
-    return session
+    return experiment, lab.ledger.session_now(experiment.session)
 
 
 def _already_tried(lab: Lab, session: Session, who: Researcher, sha256: str) -> Experiment | None:
@@ -269,14 +266,15 @@ def _is_doubtful(lab: Lab, experiment: Experiment) -> bool:
     return experiment.verdict is not None and may_be_repeated(results_of(lab, experiment.id))
 
 
-def _replace_doubtful(lab: Lab, session: Session, sha256: str, *, by: str) -> None:
-    """Revert the undecided experiments with the same bytes whose answer was in doubt: ``by`` answers in their place."""
+def _replace_doubtful(lab: Lab, session: Session, sha256: str, *, by: str) -> list[Experiment]:
+    """Revert the undecided experiments with the same bytes whose answer was in doubt (``by`` answers instead); return them."""
     same = lab.ledger.experiments(
         "session = ? AND candidate_sha256 = ? AND decision = ? AND id != ?", session.tag, sha256, Decision.PENDING, by
     )
-    for experiment in same:
-        if _is_doubtful(lab, experiment):
-            lab.ledger.append("experiment_reverted", {"id": experiment.id, "lesson": f"tried again as {by}"})
+    doubtful = [experiment for experiment in same if _is_doubtful(lab, experiment)]
+    for experiment in doubtful:
+        lab.ledger.append("experiment_reverted", {"id": experiment.id, "lesson": f"tried again as {by}"})
+    return [lab.ledger.experiment(experiment.id) for experiment in doubtful]
 
 
 def _require_going_on(lab: Lab, session: Session) -> None:

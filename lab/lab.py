@@ -270,8 +270,16 @@ class Lab:
 
         The ledger decides and git follows, so a process that died between the two is repaired by the next call.
         """
-        found = self.git.ref(session.branch)
-        session = self.ledger.session_now(session.tag)  # after the look at git, so that no branch is moved back
+        while True:
+            found = self.git.ref(session.branch)
+            session = self.ledger.session_now(session.tag)  # after the look at git, so that no branch is moved back
+            try:
+                return self._align_branch(session, found)
+            except GitError:
+                if self.git.ref(session.branch) == found:  # it cannot be moved; else another process was faster
+                    raise
+
+    def _align_branch(self, session: Session, found: str | None) -> str | None:
         champion = self.champion(session)
         wanted = session.base_commit if champion is None else champion.commit
         if found == wanted:

@@ -45,7 +45,7 @@ CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment);
 CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started_at);
 CREATE TABLE IF NOT EXISTS researchers (
     session TEXT NOT NULL, name TEXT NOT NULL, workspace TEXT NOT NULL, base TEXT, base_version INTEGER NOT NULL,
-    joined_at REAL NOT NULL, PRIMARY KEY (session, name));
+    joined_at REAL NOT NULL, holds TEXT, PRIMARY KEY (session, name));
 CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, number);
 """
 
@@ -76,7 +76,7 @@ def _researcher_joined(db: sqlite3.Connection, event: dict[str, Any], at: float)
         db.execute("DELETE FROM researchers WHERE session = ? AND workspace = ''", (event["session"],))
     values = {name: event[name] for name in ("session", "workspace", "base", "base_version")}
     db.execute("DELETE FROM researchers WHERE session = ? AND name = ?", (event["session"], event["researcher"]))
-    _insert(db, "researchers", {**values, "name": event["researcher"], "joined_at": at})
+    _insert(db, "researchers", {**values, "name": event["researcher"], "joined_at": at, "holds": None})
 
 
 def _rules_accepted(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
@@ -95,6 +95,11 @@ def _session_rebased(db: sqlite3.Connection, event: dict[str, Any], at: float) -
 def _experiment_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
     fields = {name: value for name, value in event.items() if name != "committed_at"}  # that one is for `repair`
     _insert(db, "experiments", {**fields, "created_at": at, "decision": Decision.PENDING})
+    if event.get("rebase_of") is None:  # a merge is in nobody's train.py
+        db.execute(
+            "UPDATE researchers SET holds = ? WHERE session = ? AND name = ?",
+            (event["id"], event["session"], event["researcher"]),
+        )
 
 
 def _experiment_recommitted(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
@@ -146,7 +151,7 @@ def _experiment_kept(db: sqlite3.Connection, event: dict[str, Any], at: float) -
 
 
 def _build_on_kept(db: sqlite3.Connection, event: dict[str, Any]) -> None:
-    """Say whose train.py builds on the new champion: its researcher's, unless that has proposed something else since.
+    """Say whose train.py builds on the new champion: the one that was made from it, and not restored since.
 
     The unchanged baseline is in every workspace of the session.
     """
@@ -154,9 +159,7 @@ def _build_on_kept(db: sqlite3.Connection, event: dict[str, Any]) -> None:
         """UPDATE researchers SET base = :id, base_version = :version + 1 WHERE session = :session AND (
             (base IS NULL AND (SELECT candidate_sha256 FROM experiments WHERE id = :id)
                 = (SELECT base_sha256 FROM sessions WHERE tag = :session))
-            OR (name = (SELECT researcher FROM experiments WHERE id = :id)
-                AND :id = (SELECT id FROM experiments WHERE session = :session AND researcher = name
-                    ORDER BY rowid DESC LIMIT 1)))""",
+            OR holds = :id)""",
         event,
     )
 
@@ -169,7 +172,8 @@ def _train_file_restored(db: sqlite3.Connection, event: dict[str, Any], at: floa
     """A workspace has the champion's train.py again; the first versions knew the lab's own workspace only."""
     whose, values = ("name = ?", (event["researcher"],)) if "researcher" in event else ("workspace = ''", ())
     db.execute(
-        f"""UPDATE researchers SET (base, base_version) = (SELECT champion, version FROM sessions WHERE tag = session)
+        f"""UPDATE researchers SET holds = NULL,
+            (base, base_version) = (SELECT champion, version FROM sessions WHERE tag = session)
             WHERE session = ? AND {whose}""",
         (event["session"], *values),
     )

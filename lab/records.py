@@ -49,6 +49,7 @@ class Researcher:
     base: str | None  # the champion that its train.py was made from; None: the file that the session started from
     base_version: int
     joined_at: float
+    holds: str | None  # the experiment that its train.py was proposed as last; None: not since it was restored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

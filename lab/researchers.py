@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -45,29 +46,34 @@ class Presence:
         self.serves_many = False
         self.worktree = worktree  # the folder below the lab that this process was started in; empty: the lab's own
         self.names: dict[str, None] = {}  # in the order of start_session
+        self._guard = threading.Lock()  # calls of several clients come in threads
         self._hold: int | None = None
         self._holder: str | None = None
 
     def may_take(self, lab: Lab, name: str) -> bool:
         """Take the lab's own folder for ``name``, as far as processes are concerned; False while another name works there."""
-        if self._hold is None:
-            self._hold = try_lock(lab.state.workspace_lock)
-        if self._hold is None or self._holder not in (None, name):
-            return False
-        self._holder = name
-        with suppress(OSError):  # it only helps to say who is there
-            write_json(lab.state.workspace_holder, {"researcher": name, "process": os.getpid()})
-        return True
+        with self._guard:
+            if self._hold is None:
+                self._hold = try_lock(lab.state.workspace_lock)
+            if self._hold is None or self._holder not in (None, name):
+                return False
+            if self._holder is None:
+                with suppress(OSError):  # it only helps to say who is there
+                    write_json(lab.state.workspace_holder, {"researcher": name, "process": os.getpid()})
+            self._holder = name
+            return True
 
     def leave(self) -> None:
         """Work for nobody any more, as another session begins for all clients of this process."""
-        self.names.clear()
-        self._holder = None
+        with self._guard:
+            self.names.clear()
+            self._holder = None
 
     def close(self) -> None:
-        if self._hold is not None:
-            os.close(self._hold)
-            self._hold = None
+        with self._guard:
+            if self._hold is not None:
+                os.close(self._hold)
+                self._hold = None
 
 
 def find(lab: Lab, session: Session, name: str = "") -> Researcher:
@@ -148,7 +154,7 @@ def join(lab: Lab, session: Session, name: str) -> Researcher:
         there = lab.ledger.researchers(session.tag)
         researcher = next((one for one in there if one.name == name), None)
         if researcher is None:
-            session = _as_it_stands(lab, session)
+            session = lab.ledger.session_now(session.tag)
             researcher = _newcomer(lab, session, name, there)
             if researcher.workspace:  # its folder first: a process that dies here has promised nothing yet
                 _make_folder(lab, session, researcher)
@@ -204,13 +210,14 @@ def restore_train_file(lab: Lab, session: Session, researcher: Researcher, *, ex
     ``expected`` is the SHA-256 of the candidate that may lie there. Returns the ref, where something was saved.
     """
     with lab.ledger.transaction():  # so that the record names the champion whose bytes are written
-        session = _as_it_stands(lab, session)
+        session = lab.ledger.session_now(session.tag)
         wanted = lab.champion_source(session)
         if researcher.workspace and not folder_of(lab, researcher).exists():
             _make_folder(lab, session, researcher)
         train = WorkspacePaths(folder_of(lab, researcher)).train
         current = _readable(lab, researcher, train)
-        if current == wanted and (researcher.base, researcher.base_version) == (session.champion, session.version):
+        said = (researcher.base, researcher.base_version, researcher.holds)
+        if current == wanted and said == (session.champion, session.version, None):
             return None
         backup = None
         if current is not None and current != wanted and sha256_hex(current) != expected:
@@ -263,6 +270,7 @@ def _newcomer(lab: Lab, session: Session, name: str, others: list[Researcher]) -
         base=session.champion,
         base_version=session.version,
         joined_at=time.time(),
+        holds=None,
     )
 
 
@@ -283,13 +291,6 @@ def _own_name(lab: Lab, session: Session) -> str:
         return who.name
     known = (one for each in lab.ledger.sessions() for one in _of_folder(lab, lab.ledger.researchers(each.tag)))
     return next((one.name for one in known), lab.presence.worktree.rpartition("/")[2])
-
-
-def _as_it_stands(lab: Lab, session: Session) -> Session:
-    """Return the session with the champion that it has now."""
-    current = lab.ledger.session(session.tag)
-    assert current is not None, "a session is never removed"
-    return current
 
 
 def _make_folder(lab: Lab, session: Session, researcher: Researcher) -> None:

@@ -64,7 +64,7 @@ def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str |
             f"{experiment.id} was merged {MAX_MERGES} times, and has to be run on {champion.id} now. "
             f'Call revert("{experiment.id}", lesson=...) and repeat the change on the champion, if it still promises a gain.'
         )
-    parent, ours, theirs = (_source(lab, session, each) for each in (_parent(lab, experiment), champion, experiment))
+    parent, ours, theirs = (lab.source_of(session, each) for each in (_parent(lab, experiment), champion, experiment))
 
     def conflict(reason: str) -> StaleConflict:
         return StaleConflict(reason=reason, champion_diff=unified_diff(parent, ours), own_diff=unified_diff(parent, theirs))
@@ -109,9 +109,3 @@ def origins(lab: Lab, experiment: Experiment) -> list[Experiment]:
 
 def _parent(lab: Lab, experiment: Experiment) -> Experiment | None:
     return None if experiment.parent is None else lab.ledger.experiment(experiment.parent)
-
-
-def _source(lab: Lab, session: Session, experiment: Experiment | None) -> bytes:
-    source = lab.ledger.blob(session.base_sha256 if experiment is None else experiment.candidate_sha256)
-    assert source is not None, "the ledger stores every candidate in the transaction that names it"
-    return source

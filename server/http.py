@@ -88,8 +88,7 @@ def serve_http(folder: Path, address: Address, *, budget_seconds: float | None =
     root = find_lab_root(folder)
     listener, address = _listen(address)
     stopping = threading.Event()
-    open_lab = partial(Lab.open, root, budget_seconds=budget_seconds)
-    server = build_server(open_lab, exists=partial(has_record, root), stopping=stopping)
+    server = build_server(partial(_open_lab, root, budget_seconds), exists=partial(has_record, root), stopping=stopping)
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         host=address.host,
@@ -122,6 +121,12 @@ def security(address: Address) -> TransportSecuritySettings:
         allowed_hosts=[f"{name}:*" for name in names],
         allowed_origins=[f"http://{name}:{address.port}" for name in names],
     )
+
+
+def _open_lab(root: Path, budget_seconds: float | None) -> Lab:
+    lab = Lab.open(root, budget_seconds=budget_seconds)
+    lab.presence.serves_many = True
+    return lab
 
 
 def _listen(address: Address) -> tuple[socket.socket, Address]:

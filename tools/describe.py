@@ -57,8 +57,7 @@ def summarise(lab: Lab, experiment: Experiment, *, text_bytes: int = _NOTE_BYTES
 
 def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
     """Return where an experiment stands, with the calls that make sense now."""
-    session = lab.ledger.session(experiment.session)
-    assert session is not None
+    session = lab.ledger.session_now(experiment.session)
     champion = lab.champion(session)
     finished = experiment.verdict is not None
     progress = None if finished else current_progress(lab, experiment.id)

@@ -29,8 +29,11 @@ def keep(
     return KeepAnswer(**{**answer.model_dump(), **_outcome(kept, answer.champion)})
 
 
-def _outcome(kept: Kept, champion: str | None) -> dict[str, str]:
+def _outcome(kept: Kept, champion: str | None) -> dict[str, str | list[str]]:
     asked = kept.experiment
+    if kept.merged is not None and asked.parent == kept.merged.parent:
+        explanation = f"The run of {asked.id} was no answer, so the same bytes run again as {kept.merged.id}."
+        return {"outcome": "stale_win", "explanation": explanation}
     if kept.merged is not None:
         explanation = (
             f"{asked.id} was judged against {asked.parent}, but the champion has moved to {kept.merged.parent}. Its change was "
@@ -47,7 +50,8 @@ def _outcome(kept: Kept, champion: str | None) -> dict[str, str]:
         "champion_diff": _short(conflict.champion_diff, f"git show autoresearch/{asked.session}:trainer/train.py"),
         "own_diff": _short(conflict.own_diff, f"show_experiment('{asked.id}', part='diff')"),
     }
-    return {"outcome": "stale_conflict", "explanation": explanation, **diffs}
+    calls = [f"revert('{asked.id}', lesson='...')"]  # keep would come to the same
+    return {"outcome": "stale_conflict", "explanation": explanation, **diffs, "next": calls}
 
 
 def _short(diff: str, rest: str) -> str:

@@ -126,6 +126,7 @@ def test_events_cut_from_the_end_of_the_record_are_known_from_the_commits(undeci
         db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'events'", (number - 1,))
         for table, column in (("experiments", "id"), ("runs", "experiment")):
             db.execute(f"DELETE FROM {table} WHERE {column} = 'e0003'")
+        db.execute("UPDATE researchers SET holds = 'e0002'")
     assert undecided.ledger.verify() == [], "the chain alone cannot show it"
     (problem,) = problems_in_git(undecided)
     assert "e0003" in problem

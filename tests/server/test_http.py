@@ -137,7 +137,8 @@ def test_all_clients_share_the_session_and_the_one_that_moves_them_is_told(make_
         async with Client(url, mode="legacy") as first, Client(url, mode="2026-07-28") as second:
             assert [each.name for each in (await second.list_tools()).tools] == [each.name for each in TOOLS]
             assert (await tool(first, "start_session", tag="one"))["warnings"] == []
-            assert (await tool(second, "start_session", tag="one"))["warnings"] == []
+            (shared,) = (await tool(second, "start_session", tag="one"))["warnings"]
+            assert "a name of your own" in shared
             (warning,) = (await tool(second, "start_session", tag="two"))["warnings"]
             assert "session one" in warning
             assert "every client" in warning
