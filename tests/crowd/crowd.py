@@ -53,7 +53,7 @@ TAIL = """
 KNOBS = {names}
 LEARNING_RATE = 0.01
 for knob in KNOBS:
-    LEARNING_RATE *= 1.02**knob
+    LEARNING_RATE *= 1.002**knob
 tokenizer = Tokenizer.load(257)
 model = torch.nn.Sequential(torch.nn.Embedding(257, 16), torch.nn.Linear(16, 257)).to(DEVICE)
 optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE * 10)
@@ -104,7 +104,7 @@ class Researcher:
         self._client = client
         self._name = name
         self._crowd = crowd
-        self._random = random.Random(name)
+        self._turns = random.Random(name).sample(range(-999, 1000), 1998)  # never the same bytes twice
 
     async def work(self) -> None:
         session = await self._call("start_session", tag="crowd", researcher=self._name)
@@ -116,10 +116,10 @@ class Researcher:
 
     def _turn_the_knob(self) -> None:
         source = self._file.read_text()
-        value = self._random.randint(-99, 99)
+        value = self._turns.pop()
         block = re.compile(rf"(# the knob of {self._name}\n# quick: minus=).*\nKNOB_{self._name} = .*\n")
-        changed = block.sub(rf"\g<1>{value / 10_000}\nKNOB_{self._name} = {value}\n", source)
-        self._file.write_text(changed if changed != source else f"{source}# again {value}\n")
+        changed = block.sub(rf"\g<1>{value / 100_000}\nKNOB_{self._name} = {value}\n", source)
+        self._file.write_text(changed)
 
     async def _finished(self, answer: dict[str, Any]) -> dict[str, Any]:
         asked = time.monotonic()
