@@ -133,7 +133,7 @@ class Autopilot:
         """Decide what a killed research left undecided, so that this session begins with the champion's train.py."""
         undecided = [experiment for page in await self._history(decision="pending") for experiment in page.experiments]
         for experiment in undecided:
-            if experiment.researcher == self._researcher:  # others are at work
+            if experiment.researcher.startswith(NAME):  # under whatever strategy; others are at work
                 await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment.id)
                 await self._decide(await self._finished(experiment.id))
 

@@ -15,7 +15,7 @@ CLIENTS = 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("quick", "count"), [pytest.param(True, 64, id="quick"), pytest.param(False, 8, id="trained")])
+@pytest.mark.parametrize(("quick", "count"), [pytest.param(True, 32, id="quick"), pytest.param(False, 8, id="trained")])
 def test_eight_clients_of_one_server_lose_no_update(make_lab: Callable[..., Lab], quick: bool, count: int) -> None:
     """`tests/crowd/crowd.py` runs 200 that are trained; so many would take half an hour here."""
     lab = make_lab(train=train_py(CLIENTS), seconds=1.0, extra="[stop]\ncrashes_in_a_row = 0\n")

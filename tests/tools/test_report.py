@@ -212,7 +212,7 @@ def test_the_report_of_an_earlier_session_does_not_mix_with_this_one(night: Lab,
 
 @pytest.mark.slow
 def test_a_real_session_is_reported_with_what_was_measured(make_lab: Callable[..., Lab], train_py: str) -> None:
-    lab = make_lab(seconds=1.0)
+    lab = make_lab(seconds=3.0)
     lab.start_session("real", "tester")
 
     def run(source: str, description: str) -> Experiment:
