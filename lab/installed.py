@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .referee.harness import harness_sha256, package_root
+from .referee.harness import PARTS, harness_sha256, package_root
 
 _SETTLED_SECONDS = 2.0
-_PARTS = ("lab", "prepare")
 
 _Stamp = tuple[tuple[str, int, int, int, int], ...]
 _known: dict[Path, tuple[_Stamp, str]] = {}  # one root in a server
@@ -25,7 +24,7 @@ _known: dict[Path, tuple[_Stamp, str]] = {}  # one root in a server
 def installed_harness(root: Path | None = None) -> str:
     """Return the SHA-256 of the harness below ``root``; None: of the running code."""
     root = package_root() if root is None else root
-    stamp = tuple(sorted(entry for part in _PARTS for entry in _stamps(root / part)))
+    stamp = tuple(sorted(entry for part in PARTS for entry in _stamps(root / part)))
     known = _known.get(root)
     if known is not None and known[0] == stamp:
         return known[1]

@@ -15,7 +15,7 @@ from ..disk import named
 from ..errors import NotReadyError
 
 _PACKAGE = "autoresearch_mcp"
-_PARTS = ("lab", "prepare")
+PARTS = ("lab", "prepare")
 
 
 def package_root() -> Path:
@@ -70,4 +70,4 @@ def pinned_package(destination: Path, sha256: str) -> Path:
 
 
 def _modules(root: Path) -> list[Path]:
-    return sorted(path for part in _PARTS for path in (root / part).rglob("*.py"))
+    return sorted(path for part in PARTS for path in (root / part).rglob("*.py"))
