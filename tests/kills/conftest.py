@@ -12,6 +12,7 @@ import pytest
 from autoresearch_mcp.lab.paths import STATE_VARIABLE
 from autoresearch_mcp.tools.waiting import MAX_WAIT_VARIABLE
 
+from ..polling import until
 from . import points
 from .labs import Copy, Place, make_stages
 from .scenarios import LONG_SECONDS
@@ -78,8 +79,14 @@ def copy(_place: Place, _stages: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         return _place
 
     yield make
-    _place.kill_all()
-    shutil.rmtree(_place.root, ignore_errors=True)
+    until(lambda: _is_cleared(_place))
+
+
+def _is_cleared(place: Place) -> bool:
+    """End what runs at a place and remove it; False where a process that was just ending wrote there once more."""
+    place.kill_all()
+    shutil.rmtree(place.root, ignore_errors=True)
+    return not place.root.exists()
 
 
 @pytest.fixture
