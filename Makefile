@@ -58,7 +58,7 @@ kill-matrix: setup
 
 # Eight clients of one server, 200 trained experiments (half an hour on two cores; corpus wheels).
 crowd: setup
-	$(BIN)/python tests/crowd/crowd.py
+	$(BIN)/python -m tests.crowd.crowd
 
 # 2,000 experiments that train nothing, and what the server needs meanwhile; prints the table of docs/RECOVERY.md.
 soak: setup

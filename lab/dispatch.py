@@ -193,7 +193,7 @@ def _dispatch_locked(lab: Lab) -> None:
             try:
                 spec = _spec(lab, run, device)
             except NotReadyError as error:  # its harness is gone: it can never be run
-                _finish(lab, run, lost_result(str(error)))
+                finish(lab, run, lost_result(str(error)))
                 continue
             # It may have started before, on another device, by a process that died before it recorded that.
             device = lab.executor.submit(spec)
@@ -247,10 +247,10 @@ def _ingest(lab: Lab, run: Run) -> None:
             return
         result = lost_result(str(error))
     if result is not None:
-        _finish(lab, run, result)
+        finish(lab, run, result)
 
 
-def _finish(lab: Lab, run: Run, result: RunResult) -> None:
+def finish(lab: Lab, run: Run, result: RunResult) -> None:
     """Record a result, exactly once, with the verdict that follows from it."""
     with lab.ledger.transaction():
         if lab.ledger.run(run.id).state is not RunState.FINISHED:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from . import researchers
 from .calibration import calibrate_once
 from .confirmation import may_be_repeated, weigh
-from .dispatch import dispatch, judge_experiment, results_of, wait_for_dispatch_lock
+from .dispatch import dispatch, finish, results_of, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
 from .executor import RunLostError, RunResult
 from .files import sha256_hex
 from .lab import Lab
-from .ledger import result_to_json
 from .leftovers import drop_claims
 from .recording import ensure_ref, record_experiment
 from .records import Experiment, Researcher, Run, Session
@@ -98,21 +97,21 @@ def propose(lab: Lab, *, description: str, hypothesis: str, researcher: str = ""
 
 def cancel(lab: Lab, experiment_id: str) -> Experiment:
     """End an experiment's runs, queued or running; a finished one is returned as it is."""
-    experiment = lab.ledger.experiment(experiment_id)
+    lab.ledger.experiment(experiment_id)  # an unknown one is refused before the wait
     with wait_for_dispatch_lock(lab):
         for run in lab.ledger.runs(experiment_id):
             if (ended := _ended(lab, run)) is not None:  # which was not recorded yet
-                _record_end(lab, experiment, run, ended)
+                finish(lab, run, ended)
             elif run.state is RunState.QUEUED:
                 with suppress(KeyError):  # started by a process that died before it said so
                     lab.executor.cancel(run.attempt_id)
-                _record_end(lab, experiment, run, RunResult(outcome=Outcome.CANCELLED, reason="cancelled before it started"))
+                finish(lab, run, RunResult(outcome=Outcome.CANCELLED, reason="cancelled before it started"))
             elif run.state is RunState.RUNNING:
                 try:
                     lab.executor.cancel(run.attempt_id)
                 except KeyError:  # its folder is gone, and with it what would keep it from being tried again
                     reason = "cancelled; its run folder is gone"
-                    _record_end(lab, experiment, run, RunResult(outcome=Outcome.CANCELLED, reason=reason))
+                    finish(lab, run, RunResult(outcome=Outcome.CANCELLED, reason=reason))
     return lab.ledger.experiment(experiment_id)
 
 
@@ -124,13 +123,6 @@ def _ended(lab: Lab, run: Run) -> RunResult | None:
         return lab.executor.result(run.attempt_id)
     except RunLostError:
         return None
-
-
-def _record_end(lab: Lab, experiment: Experiment, run: Run, result: RunResult) -> None:
-    with lab.ledger.transaction():
-        lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-        judge_experiment(lab, experiment, result)
-    drop_claims(lab, lab.ledger.experiment(experiment.id))
 
 
 def keep(lab: Lab, experiment_id: str, reason: str) -> Kept:

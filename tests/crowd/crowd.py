@@ -1,6 +1,6 @@
 """Many researchers at once: real MCP clients against one HTTP server, each in a folder of its own, until enough was tried.
 
-    crowd.py [--clients N] [--experiments N] [--quick]
+    python -m tests.crowd.crowd [--clients N] [--experiments N] [--quick]
 
 Each researcher turns its own knob of train.py, keeps what the gate allows, and goes through merges like an agent: it only
 reads answers. `Findings.of` then reads from the record what must hold whatever happened: no update lost, none kept twice, the
@@ -16,13 +16,10 @@ import os
 import random
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,10 @@ from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.states import Decision
 from mcp import Client
 
+from ..quick.adopt import adopt_quick_runner
+from ..serving import serving
+
+_WAIT_SECONDS = 20.0  # of a call for a verdict
 _KNOB = re.compile(r"^KNOB_(\w+) = (-?\d+)$", re.MULTILINE)
 
 HEAD = '''\
@@ -79,22 +80,6 @@ def train_py(clients: int) -> str:
         + "".join(BLOCK.format(name=name) for name in names)
         + TAIL.format(names=[f"KNOB_{name}" for name in names]).replace("'", "")
     )
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Start the real server in a process of its own; yields its URL, and ends it."""
-    command = [sys.executable, "-m", "autoresearch_mcp.server.cli", "serve", "--lab", str(folder), "--http", "127.0.0.1:0"]
-    environment = {**os.environ, "AUTORESEARCH_MAX_WAIT": "20"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert line.startswith("autoresearch: serving "), line + process.stderr.read()
-        yield line.split()[-1]
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 class Researcher:
@@ -276,13 +261,10 @@ def main() -> int:
         with closing(Lab.open(folder)) as lab:
             record(lab.ledger, background_share=0.0, threshold=1.0)
             if arguments.quick:
-                sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-                from quick.adopt import adopt_quick_runner
-
                 adopt_quick_runner(lab)
         began = time.monotonic()
-        with serving(folder) as url:
-            crowd = anyio.run(run, url, arguments.clients, arguments.experiments)
+        with serving(folder, max_wait_seconds=_WAIT_SECONDS) as server:
+            crowd = anyio.run(run, server.url, arguments.clients, arguments.experiments)
         seconds = time.monotonic() - began
         with closing(Lab.open(folder)) as lab:
             findings = Findings.of(lab)

@@ -332,7 +332,7 @@ _INGEST = [
         label="ingest.read",
         says="the result read, nothing recorded",
         event="call",
-        function="_finish",
+        function="finish",
         module="lab/dispatch.py",
         scenario="wait",
     ),
@@ -344,7 +344,7 @@ _INGEST = [
         event="call",
         function="Lab.align_branch",
         module="lab/lab.py",
-        within="_finish",
+        within="finish",
         scenario="wait",
     ),
     Point(

@@ -9,19 +9,19 @@ from __future__ import annotations
 import itertools
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import pytest
 from autoresearch_mcp.lab.executor import Event, Executor, RunLostError, RunResult, RunSpec
 from autoresearch_mcp.lab.states import Outcome, RunState
 
+from ..polling import until
+
 _DEADLINE_SECONDS = 30.0
 LONG = 60.0  # seconds that no test waits for
-
-FoundT = TypeVar("FoundT")
 
 
 class Bench(Protocol):
@@ -60,16 +60,6 @@ class Bench(Protocol):
     def delete(self, run_id: str) -> None:
         """Delete everything that is stored about a run."""
         ...
-
-
-def until(look: Callable[[], FoundT | None]) -> FoundT:
-    """Return the first true answer of ``look``."""
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it did not come true in time")
 
 
 def kinds(executor: Executor, run_id: str) -> list[str]:

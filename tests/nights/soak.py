@@ -15,12 +15,11 @@ import os
 import random
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from typing import Any
 import anyio
 import psutil
 from mcp import Client
+
+from ..serving import serving
 
 TIMED = ("run_experiment", "wait_experiment", "keep", "revert", "status", "history")
 _QUICK = re.compile(r"^# quick:.*$", re.MULTILINE)
@@ -49,21 +50,6 @@ class Sample:
     git_kb_each: float  # as it lies on the disk, in whole blocks
     p50_ms: dict[str, float]  # of the calls since the last sample, as the client sees them
     largest_answer_bytes: int  # since the last sample: of its text, or of its structure
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Start the real server in a process of its own; yields its URL and its process, and ends it."""
-    command = [sys.executable, "-P", "-m", "autoresearch_mcp.server.cli", "serve", "--lab", str(folder)]
-    process = subprocess.Popen([*command, "--http", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert line.startswith("autoresearch: serving "), line + process.stderr.read()
-        yield line.split()[-1], psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 class Night:
@@ -151,8 +137,8 @@ def soak(folder: Path, state: Path, *, experiments: int, every: int) -> list[Sam
         async with Client(url) as client, Client(other_url) as other:
             return await Night(folder, state, process, client).live(experiments, every, other)
 
-    with serving(folder) as (url, process), serving(folder) as (other_url, _):
-        return anyio.run(live, url, process, other_url)
+    with serving(folder) as server, serving(folder) as other:
+        return anyio.run(live, server.url, psutil.Process(server.process.pid), other.url)
 
 
 def table(samples: Sequence[Sample]) -> str:

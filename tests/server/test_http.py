@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,51 +23,29 @@ from autoresearch_mcp.tools.catalog import TOOLS
 from mcp import Client
 from mcp.types import TextContent
 
+from ..serving import START_SECONDS, Server, serving
+
 MakeLab = Callable[..., Lab]
 
 _ERAS = ("legacy", "2026-07-28")
-_START_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    url: str
-    process: subprocess.Popen[str]
-
-    @property
-    def port(self) -> int:
-        port = urlsplit(self.url).port
-        assert port is not None
-        return port
-
-    def post(self, body: bytes = b"{}", **headers: str) -> int:
-        """Return the status of a raw request; headers are given with underscores."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        sent = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        try:
-            connection.request("POST", "/mcp", body, sent)
-            return connection.getresponse().status
-        finally:
-            connection.close()
+def port_of(server: Server) -> int:
+    port = urlsplit(server.url).port
+    assert port is not None
+    return port
 
 
-@contextmanager
-def serving(folder: Path, address: str = "127.0.0.1:0") -> Iterator[Served]:
-    """Start the real server in a process of its own, and end it."""
-    command = [sys.executable, "-m", "autoresearch_mcp.server.cli", "serve", "--lab", str(folder), "--http", address]
-    environment = {**os.environ, "AUTORESEARCH_MAX_WAIT": "60"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+def post(server: Server, body: bytes = b"{}", **headers: str) -> int:
+    """Return the status of a raw request; headers are given with underscores."""
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=10)
+    sent = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert line.startswith("autoresearch: serving "), line + process.stderr.read()
-        yield Served(url=line.split()[-1], process=process)
+        connection.request("POST", "/mcp", body, sent)
+        return connection.getresponse().status
     finally:
-        process.terminate()
-        _, rest = process.communicate(timeout=_START_SECONDS)
-        assert "Traceback" not in rest, rest
-        assert process.returncode == 0, rest
+        connection.close()
 
 
 async def tool(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
@@ -113,14 +86,14 @@ def test_only_pages_of_the_server_itself_are_an_allowed_origin() -> None:
 
 def test_a_browsers_request_from_elsewhere_is_refused_and_so_is_a_huge_one(lab: Lab) -> None:
     with serving(lab.root) as served:
-        assert served.post(Host="evil.example:80") == 421
-        assert served.post(Host=f"127.0.0.1.evil.example:{served.port}") == 421
-        assert served.post(Origin="http://evil.example") == 403
-        assert served.post(Origin="http://localhost:1") == 403
-        assert served.post(Host="evil.example", MCP_Protocol_Version="2026-07-28") == 421
-        assert served.post(Origin="http://evil.example", MCP_Protocol_Version="2026-07-28") == 403
-        assert served.post(b" " * (MAX_BODY_BYTES + 1)) == 413
-        assert served.post(Origin=f"http://127.0.0.1:{served.port}") == 400  # let in; it is no request of the protocol
+        assert post(served, Host="evil.example:80") == 421
+        assert post(served, Host=f"127.0.0.1.evil.example:{port_of(served)}") == 421
+        assert post(served, Origin="http://evil.example") == 403
+        assert post(served, Origin="http://localhost:1") == 403
+        assert post(served, Host="evil.example", MCP_Protocol_Version="2026-07-28") == 421
+        assert post(served, Origin="http://evil.example", MCP_Protocol_Version="2026-07-28") == 403
+        assert post(served, b" " * (MAX_BODY_BYTES + 1)) == 413
+        assert post(served, Origin=f"http://127.0.0.1:{port_of(served)}") == 400  # let in; it is no request of the protocol
 
 
 def test_a_taken_port_and_a_folder_that_is_no_lab_are_refused_before_anything_is_served(lab: Lab, tmp_path: Path) -> None:
@@ -222,7 +195,7 @@ def test_eight_clients_at_once_run_one_experiment(make_lab: MakeLab) -> None:
 def test_sigterm_ends_the_server_while_a_run_goes_on_and_the_next_server_records_it(make_lab: MakeLab) -> None:
     lab = make_lab(seconds=3.0)
 
-    async def start(served: Served) -> str:
+    async def start(served: Server) -> str:
         async def end_the_server(*_: object) -> None:
             served.process.send_signal(signal.SIGTERM)
 
@@ -240,7 +213,7 @@ def test_sigterm_ends_the_server_while_a_run_goes_on_and_the_next_server_records
 
     with serving(lab.root) as served:
         assert "the experiment goes on" in anyio.run(start, served)
-        assert served.process.wait(timeout=_START_SECONDS) == 0
+        assert served.process.wait(timeout=START_SECONDS) == 0
     assert [run.experiment for run in lab.ledger.runs_in_state(RunState.RUNNING)] == ["e0001"]
     with serving(lab.root) as served:
         assert anyio.run(result, served.url)["experiment"]["verdict"] == "improved"

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
 
 import psutil
 import pytest
@@ -23,23 +23,13 @@ from autoresearch_mcp.lab.dispatch import wait
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.states import Verdict
 
+from .. import polling
 from .stdio_server import StdioServer, ToolError
 
 pytestmark = pytest.mark.slow
 
 MakeLab = Callable[..., Lab]
-FoundT = TypeVar("FoundT")
-_DEADLINE_SECONDS = 60.0
-
-
-def until(look: Callable[[], FoundT | None]) -> FoundT:
-    """Return the first true answer of ``look``."""
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come true in time")
+until = partial(polling.until, deadline_seconds=60.0)
 
 
 @pytest.fixture
