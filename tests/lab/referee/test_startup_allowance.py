@@ -15,7 +15,7 @@ from autoresearch_mcp.lab.states import Verdict
 
 pytestmark = pytest.mark.slow
 
-BUDGET_SECONDS = 2.5
+BUDGET_SECONDS = 3.0
 # Work on all cores before the data is opened, in seconds of the budget's clock.
 BURN = """
 import time
@@ -49,8 +49,9 @@ def test_start_up_beyond_its_allowance_is_deducted_and_audits_follow_the_parent(
         assert "loader = make_dataloader(" in source
         return source.replace("loader = make_dataloader(", BURN.format(cores=cores(), core_seconds=seconds * cores()))
 
+    # A start-up is up to half slower or faster than the baseline's when other tests share the machine.
     allowance = 1.25 * baseline.startup_cpu_seconds / cores()
-    slow, result = run(lab, burning(2.0), "thinks for a while before it opens the data")
+    slow, result = run(lab, burning(1.0 + 0.4 * allowance), "thinks for a while before it opens the data")
     assert result.startup_deducted_seconds is not None
     assert 0.0 < result.startup_deducted_seconds < BUDGET_SECONDS
     assert result.startup_deducted_seconds == pytest.approx((result.startup_cpu_seconds or 0.0) / cores() - allowance, abs=0.01)
@@ -61,7 +62,7 @@ def test_start_up_beyond_its_allowance_is_deducted_and_audits_follow_the_parent(
     assert "Note: start-up used" in slow.reason
     assert "were deducted" in slow.reason
 
-    late, result = run(lab, burning(2.0 + BUDGET_SECONDS), "thinks for longer than its whole budget")
+    late, result = run(lab, burning(allowance + BUDGET_SECONDS), "thinks for longer than its whole budget")
     assert (late.verdict, result.steps, result.val_bpb) == (Verdict.TIMED_OUT, None, None)
     assert f"allows {allowance:.1f} s" in late.reason
     assert f"budget of {BUDGET_SECONDS:g} s" in late.reason
