@@ -37,6 +37,7 @@ from ..lab.lab import Lab, find_lab_root
 from ..prepare.errors import PrepareError
 from ..tools.catalog import TOOLS, Tool
 from ..tools.results import Answer
+from .callers import as_caller
 from .instructions import INSTRUCTIONS
 from .prompts import add_prompts
 
@@ -154,9 +155,9 @@ def _handler(tool: Tool, holder: LabHolder) -> Callable[..., Any]:
 
     async def handle(ctx: Context, **arguments: Any) -> CallToolResult:
         extra = {"on_progress": partial(_report_progress, ctx, holder.stopping)} if takes_progress else {}
-        call = partial(_call, tool, holder, arguments, extra)
         limiter = holder.waiting if takes_progress else None
         try:
+            call = partial(_call, tool, holder, as_caller(ctx, tool, arguments), extra)
             answer = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
         except ToolError as error:
             text = TextContent(type="text", text=f"Error executing tool {tool.name}: {error}")
