@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .candidate import unified_diff
+from .candidate import check_candidate, unified_diff
 from .confirmation import may_be_repeated
 from .dispatch import results_of
 from .errors import CandidateError, DecisionError, GitError
@@ -59,32 +59,14 @@ def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str |
     """
     champion = lab.champion(session)
     assert champion is not None, "only a kept experiment makes another one stale"
-    if len(origins(lab, experiment)) > MAX_MERGES:
-        raise DecisionError(
-            f"{experiment.id} was merged {MAX_MERGES} times, and has to be run on {champion.id} now. "
-            f'Call revert("{experiment.id}", lesson=...) and repeat the change on the champion, if it still promises a gain.'
-        )
-    parent, ours, theirs = (lab.source_of(session, each) for each in (_parent(lab, experiment), champion, experiment))
-
-    def conflict(reason: str) -> StaleConflict:
-        return StaleConflict(reason=reason, champion_diff=unified_diff(parent, ours), own_diff=unified_diff(parent, theirs))
-
-    try:
-        merge = merge_file(parent, ours, theirs, labels=(experiment.parent or "start", champion.id, experiment.id))
-    except GitError as error:
-        return conflict(f"they cannot be merged: {error}")
-    if merge.conflicts:
-        return conflict(f"the two changes touch the same lines in {merge.conflicts} places")
-    if merge.content == ours:
-        raise DecisionError(
-            f"The champion {champion.id} has the change of {experiment.id} already. "
-            f'Call revert("{experiment.id}", lesson=...) and go on from the champion.'
-        )
+    content = _merged(lab, experiment, champion, session)
+    if isinstance(content, StaleConflict):
+        return content
     try:
         merged = record_experiment(
             lab,
             session,
-            merge.content,
+            content,
             researcher=experiment.researcher,
             parent=champion,
             parent_version=session.version,
@@ -93,10 +75,49 @@ def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str |
             rebase_of=experiment.id,
         )
     except CandidateError as error:
-        return conflict(f"what they make together cannot be an experiment: {error}")
+        return _conflict(lab, experiment, champion, session, f"what they make together cannot be an experiment: {error}")
     lesson = f"a stale win: merged onto the champion {champion.id} and run again as {merged}"
     lab.ledger.append("experiment_reverted", {"id": experiment.id, "lesson": lesson})
     return merged
+
+
+def would_merge(lab: Lab, experiment: Experiment, session: Session) -> bool:
+    """Say whether `keep` of a stale win comes to a merged experiment; else it says why not, and changes nothing."""
+    champion = lab.champion(session)
+    try:
+        if champion is None or isinstance(content := _merged(lab, experiment, champion, session), StaleConflict):
+            return False
+        check_candidate(content, lab.source_of(session, champion))
+    except (CandidateError, DecisionError):
+        return False
+    return True
+
+
+def _merged(lab: Lab, experiment: Experiment, champion: Experiment, session: Session) -> bytes | StaleConflict:
+    if len(origins(lab, experiment)) > MAX_MERGES:
+        raise DecisionError(
+            f"{experiment.id} was merged {MAX_MERGES} times, and has to be run on {champion.id} now. "
+            f'Call revert("{experiment.id}", lesson=...) and repeat the change on the champion, if it still promises a gain.'
+        )
+    parent, ours, theirs = (lab.source_of(session, each) for each in (_parent(lab, experiment), champion, experiment))
+    try:
+        merge = merge_file(parent, ours, theirs, labels=(experiment.parent or "start", champion.id, experiment.id))
+    except GitError as error:
+        return _conflict(lab, experiment, champion, session, f"they cannot be merged: {error}")
+    if merge.conflicts:
+        reason = f"the two changes touch the same lines in {merge.conflicts} places"
+        return _conflict(lab, experiment, champion, session, reason)
+    if merge.content == ours:
+        raise DecisionError(
+            f"The champion {champion.id} has the change of {experiment.id} already. "
+            f'Call revert("{experiment.id}", lesson=...) and go on from the champion.'
+        )
+    return merge.content
+
+
+def _conflict(lab: Lab, experiment: Experiment, champion: Experiment, session: Session, reason: str) -> StaleConflict:
+    parent, ours, theirs = (lab.source_of(session, each) for each in (_parent(lab, experiment), champion, experiment))
+    return StaleConflict(reason=reason, champion_diff=unified_diff(parent, ours), own_diff=unified_diff(parent, theirs))
 
 
 def origins(lab: Lab, experiment: Experiment) -> list[Experiment]:

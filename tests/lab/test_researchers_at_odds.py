@@ -261,6 +261,7 @@ def test_a_conflict_is_not_followed_by_the_same_keep(lab: Lab) -> None:
     answer = keep_tool(lab, late.id, "wider")
     assert answer.outcome == "stale_conflict"
     assert not any(call.startswith("keep") for call in answer.next)
+    assert start_session(lab, researcher="ben").next[0].startswith("revert(")  # also for who has forgotten that answer
 
 
 def test_a_stale_win_of_a_session_that_met_its_stop_rule_is_not_asked_to_be_kept(lab: Lab) -> None:

@@ -65,8 +65,10 @@ def test_a_finished_win_offers_keep_and_revert_and_a_loss_only_revert(still: Lab
 
 def test_keeping_a_stale_win_is_offered_with_what_that_does(still: Lab, record: Record) -> None:
     record(still, 2.0)
+    before = still.workspace.train.read_text()
     first = record(still, 1.9, change="\nA = 1\n")
-    second = record(still, 1.8, change="\nB = 1\n")
+    still.workspace.train.write_text(before.replace("WIDTH = 16", "WIDTH = 32"))  # a change without the first
+    second = record(still, 1.8)
     keep(still, second.id, "")
     answer = describe(still, still.ledger.experiment(first.id))
     assert answer.keepable
