@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from . import researchers
 from .calibration import calibrate_once
+from .caller import caller
 from .confirmation import may_be_repeated, weigh
 from .dispatch import dispatch, finish, results_of, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
@@ -97,7 +98,7 @@ def propose(lab: Lab, *, description: str, hypothesis: str, researcher: str = ""
 
 def cancel(lab: Lab, experiment_id: str) -> Experiment:
     """End an experiment's runs, queued or running; a finished one is returned as it is."""
-    lab.ledger.experiment(experiment_id)  # an unknown one is refused before the wait
+    _require_own(lab.ledger.experiment(experiment_id))  # an unknown one is refused before the wait
     with wait_for_dispatch_lock(lab):
         for run in lab.ledger.runs(experiment_id):
             if (ended := _ended(lab, run)) is not None:  # which was not recorded yet
@@ -132,6 +133,7 @@ def keep(lab: Lab, experiment_id: str, reason: str) -> Kept:
     Raises `DecisionError` with the reason and the next step otherwise; nothing is changed then.
     """
     conflict: StaleConflict | None = None
+    _require_own(lab.ledger.experiment(experiment_id))
     with lab.ledger.transaction():
         if (merged := merged_experiment(lab, lab.ledger.experiment(experiment_id))) is None:
             experiment, session = _undecided(lab, experiment_id, Decision.KEPT)
@@ -166,7 +168,7 @@ def _keep(lab: Lab, experiment: Experiment, session: Session, reason: str) -> St
         made = merge_stale_win(lab, experiment, session)
         return made if isinstance(made, StaleConflict) else None
     event = {"id": experiment.id, "session": session.tag, "version": experiment.parent_version, "reason": reason}
-    lab.ledger.append("experiment_kept", event)
+    lab.ledger.append("experiment_kept", event | _by())
     return None
 
 
@@ -191,10 +193,11 @@ def revert(lab: Lab, experiment_id: str, lesson: str, researcher: str = "") -> t
         session = lab.session()
         who = researchers.at_work(lab, session, researcher)
         return None, researchers.restore_train_file(lab, session, who, expected=None)
+    _require_own(lab.ledger.experiment(experiment_id))
     with lab.ledger.transaction():
         experiment, session = _undecided(lab, experiment_id, Decision.REVERTED)
         if experiment.decision is Decision.PENDING:
-            lab.ledger.append("experiment_reverted", {"id": experiment_id, "lesson": lesson.strip()})
+            lab.ledger.append("experiment_reverted", {"id": experiment_id, "lesson": lesson.strip()} | _by())
     who = _researcher(lab, session, experiment)
     backup = None
     if who is not None and session.tag == lab.session().tag:  # its folder may be in use by another session
@@ -202,6 +205,26 @@ def revert(lab: Lab, experiment_id: str, lesson: str, researcher: str = "") -> t
     reverted = lab.ledger.experiment(experiment_id)
     drop_claims(lab, reverted)
     return reverted, backup
+
+
+def may_decide(experiment: Experiment) -> bool:
+    """True unless a token says that the caller is another than the experiment's researcher."""
+    return caller() in ("", experiment.researcher)
+
+
+def _require_own(experiment: Experiment) -> None:
+    """Refuse a decision about an experiment of another researcher than the token's; whoever has no token is not told apart."""
+    if not may_decide(experiment):
+        raise DecisionError(
+            f"{experiment.id} is {experiment.researcher}'s experiment, and you call as {caller()}: a researcher decides about "
+            f'its own. Go on with yours; show_experiment("{experiment.id}") reads this one. The human decides about any, with '
+            "`autoresearch keep`, `revert` or `cancel`."
+        )
+
+
+def _by() -> dict[str, str]:
+    """What an event of a decision says of who made it, where a token tells."""
+    return {"by": name} if (name := caller()) else {}
 
 
 def _researcher(lab: Lab, session: Session, experiment: Experiment) -> Researcher | None:

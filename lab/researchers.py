@@ -2,8 +2,8 @@
 
 Guarantees: a researcher that comes back finds its folder and its train.py as it left them; the lab's own folder goes to another
 name only while nobody works there; what a new worktree holds beside train.py is the session's commit, byte for byte. The record
-knows which champion each train.py builds on, which is what its experiments are judged against. Does not: know who calls. Two
-agents under one name share one folder, which `join` can only warn of.
+knows which champion each train.py builds on, which is what its experiments are judged against. Does not: know who calls, except
+where a token says it (`caller`). Two agents under one name share one folder, which `join` can only warn of.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .caller import caller
 from .errors import CandidateError, DecisionError, NotReadyError, UnknownNameError
 from .files import sha256_hex, write_atomically
 from .jsonfiles import read_json, write_json
@@ -46,6 +47,7 @@ class Presence:
         self.serves_many = False
         self.worktree = worktree  # the folder below the lab that this process was started in; empty: the lab's own
         self.names: dict[str, None] = {}  # in the order of start_session
+        self.wrote: dict[str, str] = {}  # by researcher: the SHA-256 of what this process last wrote as its train.py, unrun
         self._guard = threading.Lock()  # calls of several clients come in threads
         self._hold: int | None = None
         self._holder: str | None = None
@@ -77,14 +79,14 @@ class Presence:
 
 
 def find(lab: Lab, session: Session, name: str = "") -> Researcher:
-    """Return the researcher called ``name`` in a session; without a name, the one that this process works for.
+    """Return the researcher called ``name`` in a session; without a name, who calls, or the one that this process works for.
 
     Raises:
         UnknownNameError: nobody of that name has joined.
         NotReadyError: no name is given, and it could be one of several, or nobody yet.
     """
     there = lab.ledger.researchers(session.tag)
-    if not (name := one_line(name)):
+    if not (name := one_line(name) or caller()):
         possible = there
         if not lab.presence.serves_many:
             possible = [one for one in there if one.name in lab.presence.names] or _of_folder(lab, there)
@@ -102,9 +104,9 @@ def find(lab: Lab, session: Session, name: str = "") -> Researcher:
     for researcher in there:
         if researcher.name == name:
             return researcher
+    join_call = "start_session()" if name == caller() else f"start_session(researcher={name!r})"
     raise UnknownNameError(
-        f"No researcher {name!r} in session {session.tag}; there is {_names(there)}. Call start_session(researcher={name!r}) "
-        "to join."
+        f"No researcher {name!r} in session {session.tag}; there is {_names(there)}. Call {join_call} to join."
     )
 
 
@@ -138,7 +140,7 @@ def stand_in(lab: Lab) -> None:
 def is_ambiguous(lab: Lab, session: Session) -> bool:
     """True where a call has to say for whom it is, now or after this server was started anew."""
     is_alone = lab.presence.worktree and not lab.presence.serves_many
-    return len(lab.ledger.researchers(session.tag)) > 1 and not is_alone
+    return not caller() and len(lab.ledger.researchers(session.tag)) > 1 and not is_alone
 
 
 def join(lab: Lab, session: Session, name: str) -> Researcher:
@@ -183,6 +185,11 @@ def shared_folder(lab: Lab, researcher: Researcher) -> list[str]:
         return []
     holder = read_json(lab.state.workspace_holder) or {}
     who = f" as {holder['researcher']!r} (process {holder['process']})" if holder else ""
+    if caller():
+        return [
+            f"Another server of this lab works{who} in the same folder, so two agents may be editing one train.py. Tell the "
+            "human, unless it is left over from an earlier connection of yours."
+        ]
     return [
         f"Another server of this lab works{who} in the same folder, so two agents may be editing one train.py. If you are one "
         "of several, call start_session(researcher='<a name of your own>'): you get a folder of your own. If it is left over "
@@ -221,10 +228,7 @@ def restore_train_file(lab: Lab, session: Session, researcher: Researcher, *, ex
             return None
         backup = None
         if current is not None and current != wanted and sha256_hex(current) != expected:
-            blob = lab.git.store_blob(current)
-            backup = f"refs/autoresearch/backup/{session.tag}-{blob[:12]}"
-            if lab.git.ref(backup) is None:
-                lab.git.update_ref(backup, blob, None)
+            backup = save_unknown(lab, session, current)
         if current != wanted:
             with suppress(FileExistsError):  # a file in its place is named by the next line
                 train.parent.mkdir(exist_ok=True)
@@ -232,6 +236,15 @@ def restore_train_file(lab: Lab, session: Session, researcher: Researcher, *, ex
         event = {"session": session.tag, "researcher": researcher.name, "sha256": sha256_hex(wanted), "backup": backup}
         lab.ledger.append("train_file_restored", event)
         return backup
+
+
+def save_unknown(lab: Lab, session: Session, content: bytes) -> str:
+    """Keep bytes of a train.py that are about to be replaced; returns the ref that leads to them."""
+    blob = lab.git.store_blob(content)
+    backup = f"refs/autoresearch/backup/{session.tag}-{blob[:12]}"
+    if lab.git.ref(backup) is None:
+        lab.git.update_ref(backup, blob, None)
+    return backup
 
 
 def _readable(lab: Lab, researcher: Researcher, train: Path) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Loopback HTTP: the same tools for several clients at once, in both protocol eras, and for nobody from elsewhere."""
+"""HTTP without tokens: the same tools for several clients at once, in both protocol eras, and for nobody from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import http.client
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -18,7 +17,15 @@ from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.locks import locked_if_free
 from autoresearch_mcp.lab.paths import device_lock_path
 from autoresearch_mcp.lab.states import RunState
-from autoresearch_mcp.server.http import MAX_BODY_BYTES, Address, parse_address, security, serve_http
+from autoresearch_mcp.server.http import (
+    MAX_BODY_BYTES,
+    Address,
+    names_of,
+    parse_address,
+    parse_allowed_host,
+    security,
+    serve_http,
+)
 from autoresearch_mcp.tools.catalog import TOOLS
 from mcp import Client
 from mcp.types import TextContent
@@ -30,15 +37,9 @@ MakeLab = Callable[..., Lab]
 _ERAS = ("legacy", "2026-07-28")
 
 
-def port_of(server: Server) -> int:
-    port = urlsplit(server.url).port
-    assert port is not None
-    return port
-
-
-def post(server: Server, body: bytes = b"{}", **headers: str) -> int:
-    """Return the status of a raw request; headers are given with underscores."""
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=10)
+def post(server: Server, body: bytes | Iterator[bytes] = b"{}", **headers: str) -> int:
+    """Return the status of a raw request; headers are given with underscores, and what is iterated over is sent in chunks."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     sent = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     try:
@@ -55,11 +56,33 @@ async def tool(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
     return result.structured_content
 
 
-@pytest.mark.parametrize("text", ["0.0.0.0:80", "192.168.1.5:8765", "example.org:80", "[::]:80", "10.0.0.1:0"])
-def test_any_other_than_a_loopback_address_is_refused_with_the_reason_and_a_tunnel(text: str) -> None:
-    with pytest.raises(ValueError, match="no password yet") as refused:
-        parse_address(text)
+@pytest.mark.parametrize("text", ["0.0.0.0:80", "192.168.1.5:8765", "[::]:80", "10.0.0.1:0"])
+def test_an_address_that_others_reach_is_refused_without_tokens_and_names_with_the_commands_and_a_tunnel(
+    text: str, lab: Lab
+) -> None:
+    with pytest.raises(NotReadyError, match="autoresearch token NAME") as refused:
+        serve_http(lab.root, parse_address(text))
+    assert "--allowed-host" in str(refused.value)
     assert "ssh -L" in str(refused.value)
+
+
+def test_a_name_to_listen_on_is_refused_with_what_to_write_instead() -> None:
+    with pytest.raises(ValueError, match=r"0\.0\.0\.0:80 with --allowed-host example\.org"):
+        parse_address("example.org:80")
+
+
+@pytest.mark.parametrize(
+    "text", ["*", "*.example.org", "", "0.0.0.0", "::", "[::]", "a b", "host:80", "http://host", "host/mcp", "-x", ".x", "x..y"]
+)
+def test_what_no_client_would_call_the_server_is_no_allowed_host(text: str) -> None:
+    with pytest.raises(ValueError, match="URL"):
+        parse_allowed_host(text)
+
+
+def test_an_allowed_host_is_written_as_in_a_host_header() -> None:
+    named = [parse_allowed_host(text) for text in ("GPU-Box", "gpu.example.org", "192.168.1.5", "fd00::0:1", "[FD00::1]")]
+    assert named == ["gpu-box", "gpu.example.org", "192.168.1.5", "[fd00::1]", "[fd00::1]"]
+    assert "0.0.0.0" not in names_of(parse_address("0.0.0.0:80"), named)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +97,8 @@ def test_every_loopback_address_is_accepted() -> None:
     assert parse_address("127.0.0.1:0").host == "127.0.0.1"
     assert parse_address("127.9.9.9:80").host == "127.9.9.9"
     assert parse_address("LocalHost:80").host == "127.0.0.1"
-    assert parse_address("[::1]:8765").url == "http://[::1]:8765/mcp"
+    assert parse_address("[::1]:8765").url_host == "[::1]"
+    assert all(parse_address(text).is_loopback for text in ("127.9.9.9:80", "localhost:80", "[::1]:80"))
 
 
 def test_only_pages_of_the_server_itself_are_an_allowed_origin() -> None:
@@ -87,13 +111,20 @@ def test_only_pages_of_the_server_itself_are_an_allowed_origin() -> None:
 def test_a_browsers_request_from_elsewhere_is_refused_and_so_is_a_huge_one(lab: Lab) -> None:
     with serving(lab.root) as served:
         assert post(served, Host="evil.example:80") == 421
-        assert post(served, Host=f"127.0.0.1.evil.example:{port_of(served)}") == 421
+        assert post(served, Host=f"127.0.0.1.evil.example:{served.port}") == 421
+        assert post(served, Host=f"127.0.0.1:{served.port}.evil.example") == 421
+        assert post(served, Host="[::1].evil.example:80") == 421
+        assert post(served, Host="") == 421
+        assert post(served, Host="LOCALHOST:80") == 400
         assert post(served, Origin="http://evil.example") == 403
         assert post(served, Origin="http://localhost:1") == 403
         assert post(served, Host="evil.example", MCP_Protocol_Version="2026-07-28") == 421
         assert post(served, Origin="http://evil.example", MCP_Protocol_Version="2026-07-28") == 403
+        assert post(served, Origin="null") == 403
         assert post(served, b" " * (MAX_BODY_BYTES + 1)) == 413
-        assert post(served, Origin=f"http://127.0.0.1:{port_of(served)}") == 400  # let in; it is no request of the protocol
+        assert post(served, iter([b" " * 65_536] * (MAX_BODY_BYTES // 65_536 + 1))) == 413
+        assert post(served, Origin=f"http://127.0.0.1:{served.port}") == 400  # let in; it is no request of the protocol
+    assert "every program and user of this machine" in "".join(served.said)
 
 
 def test_a_taken_port_and_a_folder_that_is_no_lab_are_refused_before_anything_is_served(lab: Lab, tmp_path: Path) -> None:
