@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from .config import CONFIG_NAME, ProfileName, load_config, new_config, render_config
 from .errors import GitError, NotReadyError
 from .files import write_atomically
 from .git import GitRepository
-from .machine import command_path
 from .paths import TRAIN_FILE
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -18,8 +17,16 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _GITIGNORE = "/.autoresearch/\n/progress.png\n/results.tsv\n__pycache__/\n"
 
 
-def create_lab(folder: Path, *, budget_seconds: float | None = None, profile: ProfileName = "cpu") -> list[str]:
+def create_lab(
+    folder: Path,
+    *,
+    budget_seconds: float | None = None,
+    profile: ProfileName = "cpu",
+    also: Mapping[str, bytes] | None = None,
+) -> list[str]:
     """Write what is missing of a lab into ``folder`` and return the names; nothing that exists is changed.
+
+    ``also`` holds further files by their names, such as a client's configuration, which this package knows nothing of.
 
     A new folder becomes a git repository with one commit. In a repository that has commits the new files stay uncommitted,
     for its owner to look at. Raises `NotReadyError` inside another repository's working tree, unless that ignores the folder.
@@ -30,7 +37,7 @@ def create_lab(folder: Path, *, budget_seconds: float | None = None, profile: Pr
         "program.md": (_PACKAGE / "program.md").read_bytes(),
         "AGENTS.md": (_PACKAGE / "AGENTS.md").read_bytes(),
         TRAIN_FILE: (_PACKAGE / "trainer" / "train.py").read_bytes(),
-        ".mcp.json": _mcp_json(folder).encode(),
+        **(also or {}),
         ".gitignore": _GITIGNORE.encode(),
     }
     git = _repository(folder)
@@ -62,14 +69,3 @@ def _repository(folder: Path) -> GitRepository:
             f"Run `autoresearch init {around.root}`, or choose a folder that git ignores or that lies outside."
         )
     return GitRepository.create(folder)
-
-
-def _mcp_json(folder: Path) -> str:
-    server = {
-        "type": "stdio",
-        "command": command_path(),
-        "args": ["serve", "--lab", str(folder)],
-        "env": {"AUTORESEARCH_MAX_WAIT": "110"},
-        "timeout": 900_000,
-    }
-    return json.dumps({"mcpServers": {"autoresearch": server}}, indent=2) + "\n"

@@ -37,10 +37,12 @@ def init(
     from ...lab.scaffold import create_lab
     from ...prepare.corpus import open_corpus
     from ...prepare.errors import PrepareError
+    from ..clients.shipped import lab_files
 
     directory = directory if lab is None else lab
     folder = directory.resolve()
-    made = create_lab(folder, budget_seconds=budget_seconds, profile=profile.value)
+    also = lab_files(folder, command_path())
+    made = create_lab(folder, budget_seconds=budget_seconds, profile=profile.value, also=also)
     opened_lab = Lab.open(folder, renew_identity=new_identity)
     try:
         adopted = opened_lab.adopt_harness()
@@ -71,10 +73,9 @@ def init(
         typer.echo(f"- autoresearch prepare --corpus {corpus}    (once on this machine)")
     place = shlex.quote(str(directory))
     typer.echo(f"- autoresearch research --lab {place}    to watch the built-in researcher work")
+    typer.echo(f"- autoresearch install --lab {place}    to set up a coding agent (Claude Code, Codex, Cursor, ...)")
     if ".mcp.json" in made:
-        typer.echo(f'- or open {folder} in a coding agent and say "start": .mcp.json names this server')
-    else:
-        typer.echo(f"- or register this server in a coding agent: {command_path()} serve --lab {shlex.quote(str(folder))}")
+        typer.echo(f'- or open {folder} in Claude Code and say "start": .mcp.json names this server')
 
 
 def verify(lab: LabOption = HERE, as_json: JsonOption = False) -> None:

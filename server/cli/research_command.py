@@ -113,13 +113,16 @@ def _ready_lab(folder: Path, budget_seconds: float | None) -> tuple[Path, Path, 
     """Make what is missing of the lab and its corpus; return its folder, the lock of its autopilot, its vocabulary sizes."""
     from ...lab.config import CONFIG_NAME
     from ...lab.errors import StoppedError
+    from ...lab.machine import command_path
     from ...lab.scaffold import create_lab
     from ...prepare.corpus import open_corpus
     from ...prepare.errors import PrepareError
+    from ..clients.shipped import lab_files
     from .preparing import prepare_with_progress
 
     if not (folder / CONFIG_NAME).exists():
-        create_lab(folder, budget_seconds=_DEMO_BUDGET_SECONDS if budget_seconds is None else budget_seconds)
+        seconds = _DEMO_BUDGET_SECONDS if budget_seconds is None else budget_seconds
+        create_lab(folder, budget_seconds=seconds, also=lab_files(folder.resolve(), command_path()))
         typer.echo(f"Made the lab {folder}.", err=True)
     with opened(folder) as lab:
         if lab.adopt_harness():

@@ -1,0 +1,34 @@
+"""Whether two entries of clients' configurations start the same server: by relative or absolute paths, in any client's form."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+_WORKSPACE = ("${workspaceFolder}", "${CLAUDE_PROJECT_DIR}")
+
+
+def same_server(one: Any, other: Any, root: Path) -> bool:
+    """Whether both are entries that start the same command for the same lab, seen from ``root``."""
+    mine = _started(one, root)
+    return mine is not None and mine == _started(other, root)
+
+
+def _started(entry: Any, root: Path) -> tuple[Path, tuple[str, ...]] | None:
+    if not isinstance(entry, dict) or "command" not in entry:
+        return None
+    command, arguments = entry["command"], entry.get("args", [])
+    words = [*command] if isinstance(command, list) else [command, *arguments]
+    if not words or not all(isinstance(word, str) for word in words):
+        return None
+    for name in _WORKSPACE:
+        words = [word.replace(name, str(root)) for word in words]
+    program, rest = words[0], words[1:]
+    lab = root
+    if "--lab" in rest[:-1]:
+        index = rest.index("--lab")
+        lab = root / rest[index + 1]
+        del rest[index : index + 2]
+    place = (root / program).absolute() if os.sep in program else Path(program)
+    return place, (str(lab.resolve()), *rest)
