@@ -26,7 +26,8 @@ from .errors import CandidateError, GitError, NotReadyError, UnknownNameError
 from .executor import Executor
 from .files import read_regular_file, read_settled_file, sha256_hex
 from .git import GitRepository, validate_tag
-from .identity import Identity, establish_identity, known_labs
+from .identity import Identity, establish_identity, known_identity, known_labs
+from .isolation import NONE as NO_ISOLATION
 from .isolation import Isolation, is_allowed, require_allowed
 from .isolation import probe as probe_isolation
 from .ledger import Ledger
@@ -126,6 +127,31 @@ class Lab:
         lab._budget_seconds = budget_seconds
         catch_up(lab)
         return lab
+
+    @classmethod
+    def look(cls, folder: Path) -> Lab:
+        """Open the lab around ``folder`` to look at it: nothing is made, brought up to date, moved along or written.
+
+        What the machine offers is not tried, so runs cannot start here, and `isolation` says the least.
+        Raises `NotReadyError` where there is no lab, or none that was ever opened on this machine.
+        """
+        root, worktree = _lab_of(find_lab_root(folder))
+        git = GitRepository.discover(root)
+        identity = known_identity(git.common_dir)
+        if identity is None or not identity.state.ledger.is_file():
+            raise NotReadyError(f"{root} has no record on this machine yet. Call start_session first.")
+        devices = Devices()
+        return cls(
+            root=root,
+            git=git,
+            identity=identity,
+            ledger=Ledger(identity.state.ledger, for_reading=True),
+            executor=LocalExecutor(identity.state, devices=devices),
+            devices=devices,
+            isolation=NO_ISOLATION,
+            pinned=False,
+            worktree=worktree,
+        )
 
     def close(self) -> None:
         self.executor.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 import threading
 import time
@@ -55,12 +56,13 @@ class Event:
 class Ledger:
     """One lab's record. Safe to share between threads; each call is short."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, for_reading: bool = False) -> None:
+        """Open the record at ``path``, made when missing; ``for_reading``: nothing is made, brought up to date or written."""
         self._path = path
         self._lock = threading.RLock()
-        self._db, self._unwritable = _open(path)
-        self._reopen_at = 0.0
-        self._create_or_check_schema()
+        self._db, self._unwritable = _open_for_reading(path) if for_reading else _open(path)
+        self._reopen_at = math.inf if for_reading else 0.0
+        self._create_or_check_schema(for_reading)
 
     def close(self) -> None:
         with self._lock:
@@ -298,7 +300,7 @@ class Ledger:
 
     # -- private ----------------------------------------------------------------------------------------------------------
 
-    def _create_or_check_schema(self) -> None:
+    def _create_or_check_schema(self, for_reading: bool) -> None:
         if self._version() > SCHEMA_VERSION:
             raise LedgerError(
                 f"{self._path} has format {self._version()}, this version of autoresearch reads {SCHEMA_VERSION}: "
@@ -306,6 +308,8 @@ class Ledger:
             )
         if self._version() == SCHEMA_VERSION:
             return
+        if for_reading:
+            raise LedgerError(f"{self._path} has format {self._version()}: `autoresearch status` brings it up to date")
         with self.transaction():  # another process may open it at the same time, and then it has been brought up to date
             steps = [SCHEMA] if (version := self._version()) == 0 else [MIGRATIONS[n] for n in range(version, SCHEMA_VERSION)]
             for step in steps:
@@ -388,9 +392,16 @@ def _open(path: Path) -> tuple[sqlite3.Connection, DiskError | None]:
         raise
 
 
-def _connected(path: Path, way: str) -> sqlite3.Connection:
+def _open_for_reading(path: Path) -> tuple[sqlite3.Connection, DiskError]:
+    """Open the record for reading only, and return what writing to it raises; a busy one is not waited for long."""
+    with record_errors_told(path):
+        db = _connected(path, "mode=ro", busy_seconds=_TURN_SECONDS)
+    return db, DiskError(f"{path} was opened for reading only. Nothing was changed; open the lab and call again.")
+
+
+def _connected(path: Path, way: str, *, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?{way}"
-    db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
+    db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=busy_seconds, check_same_thread=False)
     try:
         db.row_factory = sqlite3.Row
         if way == "mode=rwc":

@@ -95,6 +95,16 @@ class StatePaths:
         return self.root / "workspace.json"
 
     @property
+    def tokens(self) -> Path:
+        """Whose HTTP requests are answered."""
+        return self.root / "tokens.json"
+
+    @property
+    def attending(self) -> Path:
+        """A file for each server whose client researches."""
+        return self.root / "attending"
+
+    @property
     def harness(self) -> Path:
         return self.root / "harness"
 
