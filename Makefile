@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLIENTS := tests/conformance/node_modules/.installed
 
-.PHONY: help setup research test test-all attack-table attack-figures kill-matrix crowd soak check format clean
+.PHONY: help setup research test clients test-all attack-table attack-figures kill-matrix crowd soak check format clean
 
 help:
 	@echo "make setup      make .venv and install the project into it"
 	@echo "make research   run a short real research session in labs/demo, on this machine"
-	@echo "make test       everything that CI runs"
+	@echo "make test       everything that CI runs; without make clients, the tests of the official MCP clients are skipped"
+	@echo "make clients    install the official MCP Inspector and conformance suite for make test (Node.js with npm)"
 	@echo "make test-all   every attack of tests/attacks on every rung, as this user and as an ordinary one"
 	@echo "make kill-matrix   a process killed at every labelled point; writes docs/RECOVERY.md"
 	@echo "make check      lint, types, import rules and the fast tests"
@@ -39,6 +41,13 @@ test: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 2
+
+# The official clients of MCP, pinned with their hashes; no script of theirs runs while they are installed.
+clients: $(CLIENTS)
+
+$(CLIENTS): tests/conformance/package.json tests/conformance/package-lock.json
+	cd tests/conformance && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $(CLIENTS)
 
 test-all: setup
 	$(BIN)/python tests/attacks/everywhere.py $(ATTACKS)

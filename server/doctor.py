@@ -1,13 +1,12 @@
 """What this machine can do for a lab: one check per line, each with the one command that would improve it.
 
-A check looks and measures; it changes nothing. The server is really started, as a client would start it.
+A check looks and measures; it changes nothing. The server is really started, as a client would start it (`doctor_handshake`).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import requires
@@ -20,10 +19,10 @@ from ..prepare.errors import PrepareError
 from . import doctor_machine as machine
 from .check import Check, Level
 from .doctor_compiler import check_compiler, compile_inside
+from .doctor_handshake import check_servers
 from .doctor_isolation import check_isolation
 from .host import Host, foreign_file_system, this_host
 
-_SLOW_HANDSHAKE_SECONDS = 3.0  # some clients list no tools when these take longer
 _HUB_PACKAGES = ("huggingface_hub", "pyarrow")  # of the corpora that come from the Hugging Face hub
 
 
@@ -53,12 +52,13 @@ def examine(folder: Path) -> Iterator[Check]:
     yield _compiler(isolation, lab.config, host)
     yield machine.check_git(host)
     yield machine.check_pip()
+    yield machine.check_awake(host)
     yield lab.check
     yield _corpus(lab.config.corpus_name)
     yield _corpora()
     yield machine.check_disk({STATE_VARIABLE: state_root(), CACHE_VARIABLE: cache_root()})
     yield check_isolation(isolation, host)
-    yield _server(folder)
+    yield from check_servers(folder)
 
 
 def _trainer(config: LabConfig, gpus: tuple) -> Iterator[Check]:
@@ -135,24 +135,3 @@ def _corpora() -> Check:
     advice = f"{sys.executable} -m pip install huggingface_hub pyarrow"
     found = f"prepared: {prepared}; those of the Hugging Face hub need {' and '.join(missing)}"
     return Check(name="corpora", level=Level.OK, found=found, advice=advice)
-
-
-def _server(folder: Path) -> Check:
-    import anyio
-
-    from .autopilot.client import AutopilotError, LabClient, with_server
-
-    async def list_tools(client: LabClient) -> tuple[int, float]:
-        return len(await client.tool_names()), time.monotonic() - started
-
-    started = time.monotonic()
-    try:
-        tools, seconds = anyio.run(with_server, folder, list_tools)
-    except AutopilotError as error:
-        return Check(name="server", level=Level.FAIL, found=str(error), advice=f"autoresearch serve --lab {folder}")
-    found = f"{tools} tools {seconds:.1f} s after the start"
-    if seconds > _SLOW_HANDSHAKE_SECONDS:
-        return Check(
-            name="server", level=Level.WARN, found=found, advice="autoresearch doctor (again: a first start is slower)"
-        )
-    return Check(name="server", level=Level.OK, found=found)

@@ -1,4 +1,4 @@
-"""What `doctor` asks about the machine: platform, Python, torch, processor, GPU, git, pip, disk.
+"""What `doctor` asks about the machine: platform, Python, torch, processor, GPU, git, pip, sleep, disk.
 
 Each question is a function that returns one `Check`. torch is never imported; its metadata and files say how it was built.
 """
@@ -15,8 +15,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from ..lab.devices import Gpu
 from ..lab.environment import TrainerPython
+from .awake import KEEP_AWAKE_VARIABLE, inhibitors, is_wanted
 from .check import Check, Level
 from .host import Host, foreign_file_system
 
@@ -99,6 +102,36 @@ def check_git(host: Host) -> Check:
         found = f"{text}, older than {'.'.join(map(str, _MIN_GIT))}"
         return Check(name="git", level=Level.WARN, found=found, advice=host.install("git"))
     return Check(name="git", level=Level.OK, found=text)
+
+
+def check_awake(host: Host) -> Check:
+    """Try to keep the machine awake for a moment, as a server does while an experiment trains."""
+    is_laptop = psutil.sensors_battery() is not None if hasattr(psutil, "sensors_battery") else False
+    if not is_wanted():
+        found = f"not kept awake while experiments train: {KEEP_AWAKE_VARIABLE} is 0"
+        return Check(name="sleep", level=Level.OK, found=found)
+    if host.wsl is not None:
+        found = "Windows decides when this machine sleeps, and cannot be asked from here"
+        return Check(name="sleep", level=Level.WARN, found=found, advice="in PowerShell: powercfg /change standby-timeout-ac 0")
+    if any(_succeeds(command) for command in inhibitors(then="true")):
+        lid = "; closing the lid still sends it to sleep: leave it open, and plugged in" if is_laptop else ""
+        return Check(name="sleep", level=Level.OK, found=f"kept awake while experiments train{lid}")
+    if host.in_container or not is_laptop:
+        where = "from a container" if host.in_container else "here"
+        found = f"cannot be held off {where}; it matters only where this machine sleeps when nobody uses it"
+        return Check(name="sleep", level=Level.OK, found=found)
+    found = "this laptop cannot be kept awake from here, and may sleep when nobody uses it"
+    return Check(name="sleep", level=Level.WARN, found=found, advice="switch automatic suspend off for the night")
+
+
+def _succeeds(command: list[str]) -> bool:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS, check=False, start_new_session=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
 
 
 def check_pip() -> Check:
