@@ -104,6 +104,7 @@ class Progress:
     step: int | None = None
     metrics: Mapping[str, float] | None = None
     note: str = ""  # why an experiment goes on that has a number already
+    age_seconds: float = 0.0  # since the experiment was proposed, by the server's clock; it grows in every phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,12 @@ def recorded_identity(common_dir: Path) -> str | None:
     return None if recorded is None else recorded["id"]
 
 
+def known_identity(common_dir: Path) -> Identity | None:
+    """Return the identity that a git directory has already; nothing is made, and its state may be gone."""
+    lab_id = recorded_identity(common_dir)
+    return None if lab_id is None else Identity(id=lab_id, state=state_of(lab_id), created=False)
+
+
 def orphaned_lab(root: Path) -> str | None:
     """Return the id of the one lab that lay at ``root`` and whose record is still here."""
     here = [lab_id for lab_id, known in known_labs() if known == root and state_of(lab_id).ledger.is_file()]

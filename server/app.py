@@ -1,4 +1,4 @@
-"""The MCP application: the tools of `tools.catalog` over a lab, and the one place where domain errors become MCP errors.
+"""The MCP application: the tools of `tools.catalog` over a lab, with its resources and prompts.
 
 A tool runs in a worker thread and may be abandoned by its client at any moment; training never depends on a request. The
 lab is opened by the first call, so a client sees the tools at once, and a folder that is no lab yet gets an answer that
@@ -8,6 +8,7 @@ then keeps the queue moving, also one that nobody uses, when the server of anoth
 
 from __future__ import annotations
 
+import base64
 import inspect
 import signal
 import sqlite3
@@ -20,26 +21,32 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent, ToolAnnotations
 
-from ..lab.disk import disk_errors_told
 from ..lab.dispatch import dispatch
-from ..lab.errors import LabError, NotReadyError
-from ..lab.executor import Progress
+from ..lab.errors import LabError
 from ..lab.git import GitRepository
-from ..lab.identity import recorded_identity, state_of
+from ..lab.identity import known_identity
 from ..lab.lab import Lab, find_lab_root
+from ..lab.states import RunState
 from ..prepare.errors import PrepareError
 from ..tools.catalog import TOOLS, Tool
 from ..tools.results import Answer
+from .attendance import Attending
+from .awake import Awake
 from .callers import as_caller
+from .completions import add_completions
 from .instructions import INSTRUCTIONS
+from .mcp_errors import told_to_the_model, unknown_prompts_told
+from .plot_curves import chart_png
+from .progress import ProgressReporter
 from .prompts import add_prompts
+from .resources import add_resources
+from .strict_tool import strict_tool
 
 _DISPATCH_SECONDS = 1.0
 _OPEN_SECONDS = 2.0  # after the start, when clients have listed the tools
@@ -54,10 +61,14 @@ class LabHolder:
     Where ``exists`` says that there is a lab, it is opened soon, needed or not, which makes nothing and complains of nothing.
     """
 
-    def __init__(self, open_lab: Callable[[], Lab], exists: Callable[[], bool], stopping: threading.Event) -> None:
+    def __init__(
+        self, open_lab: Callable[[], Lab], exists: Callable[[], bool], stopping: threading.Event, attending: Attending | None
+    ) -> None:
         self._open = open_lab
         self._exists = exists
         self.stopping = stopping
+        self.attending = attending
+        self._awake = Awake()
         self._lock = threading.Lock()
         self._lab: Lab | None = None
         # Calls that wait for a verdict hold a thread for minutes; among the others' forty they would keep `status` out.
@@ -76,9 +87,16 @@ class LabHolder:
         while True:
             await anyio.sleep(_DISPATCH_SECONDS)
             if self._lab is not None:
-                await anyio.to_thread.run_sync(_quietly, partial(dispatch, self._lab))
+                await anyio.to_thread.run_sync(_quietly, partial(self._move_along, self._lab))
+
+    def _move_along(self, lab: Lab) -> None:
+        dispatch(lab)
+        self._awake.look(bool(lab.ledger.runs_in_state(RunState.RUNNING)))
 
     def close(self) -> None:
+        self._awake.close()
+        if self.attending is not None:
+            self.attending.close()
         if self._lab is not None:
             self._lab.close()
 
@@ -88,13 +106,18 @@ class LabHolder:
 
 
 def build_server(
-    open_lab: Callable[[], Lab], *, exists: Callable[[], bool] | None = None, stopping: threading.Event | None = None
+    open_lab: Callable[[], Lab],
+    *,
+    exists: Callable[[], bool] | None = None,
+    stopping: threading.Event | None = None,
+    attending: Attending | None = None,
 ) -> MCPServer:
     """Return the MCP server; ``open_lab`` is called once, by the first tool call, or soon where a lab ``exists``.
 
-    Once ``stopping`` is set, the calls that wait for a verdict are answered at once.
+    Once ``stopping`` is set, the calls that wait for a verdict are answered at once. ``attending`` notes for the hook of the
+    one client what it does.
     """
-    holder = LabHolder(open_lab, exists or (lambda: False), threading.Event() if stopping is None else stopping)
+    holder = LabHolder(open_lab, exists or (lambda: False), stopping or threading.Event(), attending)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer) -> AsyncIterator[LabHolder]:
@@ -112,22 +135,27 @@ def build_server(
         version=version("autoresearch-mcp"),
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
-    )
-    for tool in TOOLS:
-        server.add_tool(
-            _handler(tool, holder),
-            name=tool.name,
-            title=tool.title,
-            description=inspect.getdoc(tool.function),
-            annotations=ToolAnnotations(
+        tools=[
+            strict_tool(
+                _handler(tool, holder),
+                name=tool.name,
                 title=tool.title,
-                read_only_hint=tool.read_only,
-                destructive_hint=tool.destructive,
-                idempotent_hint=tool.idempotent,
-                open_world_hint=tool.open_world,
-            ),
-        )
+                description=inspect.getdoc(tool.function) or "",
+                annotations=ToolAnnotations(
+                    title=tool.title,
+                    read_only_hint=tool.read_only,
+                    destructive_hint=tool.destructive,
+                    idempotent_hint=tool.idempotent,
+                    open_world_hint=tool.open_world,
+                ),
+            )
+            for tool in TOOLS
+        ],
+    )
+    add_resources(server, holder.get)
     add_prompts(server, holder.get)
+    add_completions(server, holder.get)
+    server.middleware.append(unknown_prompts_told)
     return server
 
 
@@ -135,7 +163,7 @@ def serve_stdio(folder: Path, *, budget_seconds: float | None = None) -> None:
     """Serve the lab around ``folder`` on standard input and output until the client closes it, or a signal ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # else it waits for the input, which a thread reads, to be closed as well
     open_lab = partial(Lab.open, folder, budget_seconds=budget_seconds)
-    build_server(open_lab, exists=partial(has_record, folder)).run()
+    build_server(open_lab, exists=partial(has_record, folder), attending=Attending()).run()
 
 
 def has_record(folder: Path) -> bool:
@@ -144,8 +172,8 @@ def has_record(folder: Path) -> bool:
         git = GitRepository.discover(find_lab_root(folder))
     except LabError:
         return False
-    lab_id = recorded_identity(git.common_dir)
-    return lab_id is not None and state_of(lab_id).ledger.is_file()
+    identity = known_identity(git.common_dir)
+    return identity is not None and identity.state.ledger.is_file()
 
 
 def _handler(tool: Tool, holder: LabHolder) -> Callable[..., Any]:
@@ -154,18 +182,18 @@ def _handler(tool: Tool, holder: LabHolder) -> Callable[..., Any]:
     takes_progress = "on_progress" in hints
 
     async def handle(ctx: Context, **arguments: Any) -> CallToolResult:
-        extra = {"on_progress": partial(_report_progress, ctx, holder.stopping)} if takes_progress else {}
+        extra = {"on_progress": ProgressReporter(ctx, holder.stopping)} if takes_progress else {}
         limiter = holder.waiting if takes_progress else None
         try:
-            call = partial(_call, tool, holder, as_caller(ctx, tool, arguments), extra)
-            answer = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+            call = partial(_call, tool, holder, arguments, extra)
+            answer, picture = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
         except ToolError as error:
             text = TextContent(type="text", text=f"Error executing tool {tool.name}: {error}")
             return CallToolResult(content=[text], is_error=True, _meta={ERROR_KIND: type(error.__cause__).__name__})
-        return CallToolResult(
-            content=[TextContent(type="text", text=answer.text())],
-            structured_content=answer.model_dump(mode="json"),
-        )
+        content: list[ContentBlock] = [TextContent(type="text", text=answer.text())]
+        if picture is not None:
+            content.append(ImageContent(type="image", data=base64.b64encode(picture).decode(), mime_type="image/png"))
+        return CallToolResult(content=content, structured_content=answer.model_dump(mode="json"))
 
     parameters = [
         parameter.replace(annotation=hints[name])
@@ -181,25 +209,13 @@ def _handler(tool: Tool, holder: LabHolder) -> Callable[..., Any]:
     return handle
 
 
-def _call(tool: Tool, holder: LabHolder, arguments: dict[str, Any], extra: dict[str, Any]) -> Answer:
-    """Run a tool; the only place that turns the lab's errors into what the model reads."""
-    try:
-        with disk_errors_told():
-            return tool.function(holder.get(), **arguments, **extra)
-    except (LabError, PrepareError) as error:
-        raise ToolError(str(error)) from error
-
-
-def _report_progress(ctx: Context, stopping: threading.Event, progress: Progress) -> None:
-    """Tell the client; ends the waiting of a call whose client is gone or whose server ends, and nothing but the waiting."""
-    anyio.from_thread.check_cancelled()
-    if stopping.is_set():
-        raise NotReadyError("This server is ending; the experiment goes on. Call wait_experiment again once it is back.")
-    left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
-    loss = "".join(f", {name} {value:.4g}" for name, value in (progress.metrics or {}).items() if name == "loss")
-    note = f" ({progress.note})" if progress.note else ""
-    total = None if progress.seconds_left is None else progress.elapsed_seconds + progress.seconds_left
-    anyio.from_thread.run(ctx.report_progress, progress.elapsed_seconds, total, f"{progress.phase}{left}{loss}{note}")
+def _call(tool: Tool, holder: LabHolder, arguments: dict[str, Any], extra: dict[str, Any]) -> tuple[Answer, bytes | None]:
+    """Run a tool, and draw what its answer says is to be drawn beside it, as a PNG."""
+    with told_to_the_model():
+        answer = tool.function(holder.get(), **as_caller(tool, arguments), **extra)
+        if holder.attending is not None:
+            holder.attending.note(holder.get(), tool.name)
+        return answer, None if answer.chart is None else chart_png(answer.chart)
 
 
 def _quietly(work: Callable[[], object]) -> None:

@@ -7,8 +7,9 @@ fixed training budget per experiment. Only trainer/train.py counts, and only thi
 When the human says "start":
 1. read_program: the rules in force and the human's strategy. 2. start_session. 3. run_experiment with the unchanged file: \
 the baseline. Then loop until the human stops you, without asking whether to go on:
-a. Edit trainer/train.py: one idea at a time. b. run_experiment(description, hypothesis). c. While the answer says it is not \
-finished, call wait_experiment(id, after=<elapsed seconds of the last answer>). d. keep(id, reason) if keepable and worth its \
+a. Edit trainer/train.py (read_train and edit_train do it without access to files): one idea at a time. \
+b. run_experiment(description, hypothesis). c. While the answer says it is not finished, make the wait_experiment call that \
+it lists. d. keep(id, reason) if keepable and worth its \
 complexity, else revert(id, lesson), which restores train.py. e. history shows what was tried: do not repeat it, combine near \
 misses, be bolder when small changes stall.
 

@@ -94,6 +94,7 @@ def _folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         root = tmp_path_factory.mktemp("autoresearch")
         patch.setenv("AUTORESEARCH_STATE", str(root / "state"))
         patch.setenv("AUTORESEARCH_CACHE", str(root / "cache"))
+        patch.setenv("AUTORESEARCH_KEEP_AWAKE", "0")
         yield root
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from autoresearch_mcp.lab.config import DEFAULT_CONFIG_TEXT
 from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.tools.catalog import TOOLS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("server", "tools", "lab", "trainer", "prepare")
@@ -106,5 +107,5 @@ def test_the_wheel_installs_one_name_and_its_server_starts(tmp_path: Path) -> No
     done = subprocess.run([str(python), "-c", code], env=settings, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     count, place = done.stdout.split()
-    assert int(count) == 11
+    assert int(count) == len(TOOLS)
     assert place.startswith(str(site))

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .cancel_experiment import cancel_experiment
+from .edit_train import edit_train
 from .history import history
 from .keep import keep
 from .read_program import read_program
+from .read_train import read_train
 from .report import report
 from .results import Answer
 from .revert import revert
@@ -47,9 +49,17 @@ def _writes(function: Callable[..., Answer], title: str) -> Tool:
     return Tool(function=function, title=title, read_only=False, destructive=False, idempotent=True, open_world=False)
 
 
+def _edits(function: Callable[..., Answer], title: str) -> Tool:
+    # Not destructive: what it replaces is in the record, saved first, or a step of the same researcher that its answers undo.
+    # Not idempotent: text that contains what it replaces can be put in once more.
+    return Tool(function=function, title=title, read_only=False, destructive=False, idempotent=False, open_world=False)
+
+
 TOOLS = (
     _reads(read_program, "Read the program and the state of research"),
     _writes(start_session, "Start or resume a session"),
+    _reads(read_train, "Read train.py"),
+    _edits(edit_train, "Edit train.py"),
     _writes(run_experiment, "Run an experiment"),
     _reads(wait_experiment, "Wait for an experiment"),
     _writes(cancel_experiment, "Cancel an experiment"),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import cast
 
 from ..lab import researchers
+from ..lab.caller import caller
 from ..lab.candidate import check_candidate
 from ..lab.confirmation import weigh
 from ..lab.dispatch import current_progress, results_of
 from ..lab.errors import LabError
+from ..lab.experiments import may_decide
 from ..lab.files import sha256_hex
 from ..lab.lab import Lab
+from ..lab.own_file import OwnFile, Standing, own_file
 from ..lab.paths import TRAIN_FILE, WorkspacePaths
 from ..lab.programs import DIGITS as PROGRAM_DIGITS
 from ..lab.records import Experiment, Researcher, Session
-from ..lab.stale_wins import may_run_again
+from ..lab.stale_wins import may_run_again, would_merge
 from ..lab.states import Decision, Outcome, RunState, Verdict
 from .results import ExperimentAnswer, ExperimentSummary, State, cut_bytes
 
@@ -30,6 +34,7 @@ _MOST_RESEARCHERS = 12
 # Escape sequences, control characters, and what turns the direction of the text around it.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 REPORT_CALL = "report()"
+_RUN = "run_experiment(description='...', hypothesis='...'{})"
 _AGAIN = "run_experiment(description='...') with the same trainer/train.py, once the machine is free"
 _MEND = "tell the human to run `autoresearch doctor`, then run_experiment(description='...') with the same trainer/train.py"
 
@@ -86,7 +91,7 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         confirming=progress.note if progress else "",
         log_tail=log_tail(lab.executor.log(last_run.attempt_id, offset=0, limit=1 << 22)) if failed else [],
         warnings=_warnings(lab, experiment, session),
-        next=_next_calls(lab, experiment, progress.elapsed_seconds if progress else 0.0, session),
+        next=_next_calls(lab, experiment, session),
         ledger_head=lab.ledger.head(),
     )
 
@@ -125,33 +130,65 @@ def next_without_experiment(lab: Lab, session: Session | None, who: Researcher |
     who, ending = who or researcher_called(lab, session), _ending(lab, session)
     waiting = undecided(lab, session, who, limit=MOST_NAMED)
     if who is None and (waiting or ending is None):
-        return [f"start_session(tag={session.tag!r}, researcher='<your name>'), which says what is yours to do"]
+        named = "" if caller() else ", researcher='<your name>'"
+        return [f"start_session(tag={session.tag!r}{named}), which says what is yours to do"]
     if ending is not None:  # what can be decided at the end comes first
         waiting.sort(key=lambda experiment: _needs_a_run(lab, experiment, session))
     if waiting:
-        return _next_calls(lab, waiting[0], 0.0, session)
+        return _next_calls(lab, waiting[0], session)
     if ending is not None:
         return [REPORT_CALL, ending]
+    return _with_own_file(lab, session, who)
+
+
+def _with_own_file(lab: Lab, session: Session, who: Researcher | None) -> list[str]:
+    """Say what to do with a researcher's train.py, so that whoever remembers nothing knows whether it was edited already."""
     file, named = _own_file(lab, session, who)
-    if session.champion is not None:
-        edit = f"edit {file}, then run_experiment(description='...', hypothesis='...'{named})"
-        if who is None or who.base_version == session.version:
-            return [edit]
-        if who.base is None:
-            return [f"revert('workspace'{named}) to start from the champion {session.champion}: the first file has no number"]
-        return [
-            f"{edit}: that file builds on {who.base}, and a win is merged onto the champion",
-            f"revert('workspace'{named}) to start from the champion {session.champion} instead",
-        ]
+    found = OwnFile(standing=Standing.UNCHANGED) if who is None else own_file(lab, session, who)
+    words = shorten(clean(found.words.encode()), _NOTE_BYTES)
+    run = _RUN.format(named)
+    restore = f"revert('workspace'{named})"
+    if found.standing is Standing.UNREADABLE:
+        return [f"{restore} to write a train.py that can be run: {words}"]
+    if session.champion is None:
+        return _before_the_first_number(lab, session, found.standing, file, named, words)
+    if who is not None and who.base is None:
+        return [f"{restore} to start from the champion {session.champion}: the first file has no number"]
+    stale = who is not None and who.base_version != session.version
+    builds = f": that file builds on {who.base}, and a win is merged onto the champion" if who is not None and stale else ""
+    instead = f"{restore} to start from the champion {session.champion} instead"
+    if found.standing is Standing.UNRUN:
+        edited = f"{run} to try the edit that lies in {file} ({words}){builds}"
+        return [edited, instead if stale else f"{restore} to discard that edit, which is saved first"]
+    if found.standing is Standing.REFUSED:
+        return [f"repair {file}, which {run} would refuse: {words}", f"{restore} to discard that edit, which is saved first"]
+    if found.tried_as is not None:
+        tried = f"{found.tried_as.id} ({found.tried_as.verdict or 'running'})"
+        return [f"{restore} to start from the champion {session.champion}: {file} is what was tried as {tried}"]
+    edit = f"edit {file} (without access to files: read_train, edit_train), then {run}{builds}"
+    return [edit, instead] if stale else [edit]
+
+
+def _before_the_first_number(lab: Lab, session: Session, standing: Standing, file: str, named: str, words: str) -> list[str]:
     failed = lab.ledger.experiments(
         "session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag, order="rowid DESC", limit=1
     )
     if failed and (results := results_of(lab, failed[-1].id)) and weigh(results).doubt == "tainted":
         return [_MEND]
-    if failed:
-        log = f"show_experiment('{failed[-1].id}', part='log')"
-        return [log, f"repair {file}, then run_experiment(description='...'{named})"]
-    return [f"run_experiment(description='baseline'{named}) with the unchanged {file}"]
+    if not failed and standing is Standing.UNCHANGED:
+        return [f"run_experiment(description='baseline'{named}) with the unchanged {file}"]
+    if not failed:
+        return [f"revert('workspace'{named}): the baseline comes first, and {file} was edited; the edit is saved first"]
+    log = f"show_experiment('{failed[-1].id}', part='log')"
+    if standing is Standing.UNRUN:
+        return [f"run_experiment(description='...'{named}) to try the repair that lies in {file} ({words})", log]
+    refused = f", which would be refused: {words}" if standing is Standing.REFUSED else ""
+    return [f"repair {file}{refused}, then run_experiment(description='...'{named}); {log} says why it failed", log]
+
+
+def run_call(lab: Lab, session: Session, who: Researcher) -> str:
+    """Return the call that tries a researcher's train.py as it is."""
+    return _RUN.format(_own_file(lab, session, who)[1])
 
 
 def researcher_called(lab: Lab, session: Session, name: str = "") -> Researcher | None:
@@ -170,7 +207,7 @@ def train_file_of(lab: Lab, who: Researcher) -> Path:
 def _own_file(lab: Lab, session: Session, who: Researcher | None) -> tuple[str, str]:
     """Return what a researcher's train.py is called in an answer, and the argument with which it says who it is."""
     if who is None:
-        return "your train.py", ", researcher='<your name>'"
+        return "your train.py", "" if caller() else ", researcher='<your name>'"
     file = str(train_file_of(lab, who)) if who.workspace else TRAIN_FILE
     return file, f", researcher={who.name!r}" if researchers.is_ambiguous(lab, session) else ""
 
@@ -202,20 +239,22 @@ def count_undecided(lab: Lab, session: Session) -> int:
     return lab.ledger.count_experiments("session = ? AND decision = ?", session.tag, Decision.PENDING)
 
 
-def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, session: Session) -> list[str]:
+def _next_calls(lab: Lab, experiment: Experiment, session: Session) -> list[str]:
     if experiment.verdict is None:
         queued = not any(run.state is RunState.RUNNING for run in lab.ledger.runs(experiment.id))
         if queued and lab.paused() is not None and (ending := _ending(lab, session)) is not None:
             return [f"{ending}. {experiment.id} is queued and starts then", f"cancel_experiment('{experiment.id}')"]
-        return [
-            f"wait_experiment('{experiment.id}', after={elapsed_seconds:.1f})",
-            f"cancel_experiment('{experiment.id}')",
-        ]
-    if experiment.decision is Decision.PENDING:
+        age_seconds = max(0.0, time.time() - experiment.created_at)  # it also grows while the experiment is queued or scored
+        waiting = f"wait_experiment('{experiment.id}', after={age_seconds:.2f})"
+        return [waiting, f"cancel_experiment('{experiment.id}')"] if may_decide(experiment) else [waiting]
+    if experiment.decision is Decision.PENDING and may_decide(experiment):
         revert = f"revert('{experiment.id}', lesson='...')"
         keep = f"keep('{experiment.id}', reason='...')"
         if _needs_a_run(lab, experiment, session) and (ending := _ending(lab, session)) is not None:
             return [REPORT_CALL, f"{ending}. {keep} needs another run, so it waits until then", revert]
+        if experiment.keepable and _is_stale(experiment, session) and not would_merge(lab, experiment, session):
+            by_hand = f"{revert}: its change does not merge onto the champion {session.champion}; make it there by hand"
+            return [by_hand, f"{keep} says why, where it can with both diffs"]
         if experiment.keepable:
             return [keep, revert]
         if may_run_again(lab, experiment):
@@ -228,7 +267,7 @@ def _next_calls(lab: Lab, experiment: Experiment, elapsed_seconds: float, sessio
             again = f"`git show {experiment.commit[:12]}:{TRAIN_FILE}` has its bytes: put them back to try them again"
             return [revert, again]
         return [_AGAIN, revert] if doubt == "contended" else [_MEND, revert] if doubt == "tainted" else [revert]
-    return next_without_experiment(lab, session, researcher_called(lab, session, experiment.researcher))
+    return next_without_experiment(lab, session, researcher_called(lab, session, caller() or experiment.researcher))
 
 
 def researcher_lines(lab: Lab, session: Session) -> list[str]:

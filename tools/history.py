@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from pydantic import Field
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab, neighbour_hint
+from .charts import ProgressChart, progress_of
 from .describe import next_without_experiment, shorten, summarise
 from .programs import find_program, summarise_programs
 from .results import MAX_TEXT_BYTES, HistoryAnswer
@@ -48,10 +50,12 @@ def history(
     sort: Annotated[Literal["newest", "oldest", "best", "gain"], Field(description="The order.")] = "newest",
     page: Annotated[int, Field(ge=1, description="From 1.")] = 1,
     per_page: Annotated[int, Field(ge=1, le=MAX_PER_PAGE, description="Rows on a page.")] = 20,
+    chart: Annotated[bool, Field(description="Also draw val_bpb by experiment, of all pages, as a PNG.")] = False,
 ) -> HistoryAnswer:
-    """List experiments with their certified val_bpb, verdict, decision and lesson. Answers questions about what was tried.
+    """List what was tried, with certified val_bpb, verdict, decision and lesson.
 
-    Ends with what each program.md came to, over everything that matches: session='all' compares the programs of the lab.
+    Use it before a new idea, not to repeat one, and to answer questions. Ends with what each program.md came to; session='all'
+    compares those of the lab. Next: show_experiment for a row's diff or log, or go on.
     """
     dispatch(lab)
     conditions, values = ["1"], list[Any]()
@@ -99,4 +103,10 @@ def history(
             shown.description, shown.note = shorten(row.description, text_bytes), shorten(row.note, text_bytes)
         if len(answer.body().encode()) <= MAX_TEXT_BYTES and len(answer.model_dump_json().encode()) <= _JSON_BYTES:
             break
-    return answer
+    return answer.with_chart(_chart(lab, tag, where, values)) if chart else answer
+
+
+def _chart(lab: Lab, tag: str, where: str, values: Sequence[Any]) -> ProgressChart | None:
+    experiments = lab.ledger.experiments(where, *values)
+    session = lab.ledger.session(experiments[-1].session) if experiments else None
+    return None if session is None else progress_of(lab, session, experiments, whole_session=tag != "all")

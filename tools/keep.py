@@ -20,9 +20,10 @@ def keep(
     experiment_id: Annotated[str, Field(description="A finished, keepable experiment, such as 'e0017'.")],
     reason: Annotated[str, Field(description="Why it is worth keeping.", max_length=1000)] = "",
 ) -> KeepAnswer:
-    """Keep an experiment: it becomes the champion and the head of the session's branch. Refused where the gate says no.
+    """Keep an experiment that is keepable and worth its complexity: it becomes the champion and the head of the branch.
 
-    If another researcher's champion came first (a stale win), the change is merged onto that and run again, before new ideas.
+    Refused where the gate says no. Next: edit train.py for the next idea. If another researcher's champion came first
+    (a stale win), the change is merged onto that and run again, before new ideas.
     """
     kept = experiments.keep(lab, experiment_id, reason)
     answer = describe(lab, kept.merged or kept.experiment)

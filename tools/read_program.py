@@ -10,37 +10,74 @@ from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
 from ..lab.records import Session
 from ..lab.rules import unaccepted_changes
-from .describe import count_undecided, next_without_experiment, researcher_lines, summarise, undecided_ids
+from .describe import count_undecided, next_without_experiment, researcher_lines, shorten, summarise, undecided, undecided_ids
 from .results import ProgramAnswer, cut_bytes
 
 RECENT = 10
-_PROGRAM_BYTES = 3_500
-_TEXT_BYTES = 80  # of a description or a note
+_BYTES = 8_000  # of the text, which the prompt `resume` embeds
+_JSON_BYTES = 9_500  # of the whole answer
+_LIMITS = tuple(  # bytes of a description or a note, of program.md: the most with which the answer is small enough
+    (text_bytes, program_bytes) for program_bytes in (3_500, 2_500, 1_500) for text_bytes in (200, 140, 100, 80, 60, 40)
+)
+_OPEN = 3  # undecided experiments that are told in full
+_OPEN_BYTES = 160  # of a description or a hypothesis
 
 
 def read_program(lab: Lab) -> ProgramAnswer:
-    """Read this first, and again whenever you have lost track: the rules, program.md, the champion, the last experiments."""
+    """Read this first, and again whenever you have lost track: it alone is enough to go on.
+
+    It has the rules in force, the human's program.md, the champion, the last experiments with their lessons, what is open, and
+    the next calls. Next: start_session in a new conversation, else the first of those calls that applies.
+    """
     dispatch(lab)
     try:
         session = lab.session()
     except NotReadyError:
         session = None
-    recent = lab.ledger.experiments("session = ?", session.tag, order="rowid DESC", limit=RECENT) if session else []
     champion = lab.champion(session) if session else None
-    program = lab.program(session)
-    if len(program.encode()) > _PROGRAM_BYTES:
-        program = cut_bytes(program, _PROGRAM_BYTES) + "\n[cut here: read program.md in the lab for the rest]"
-    return ProgramAnswer(
+    recent = lab.ledger.experiments("session = ?", session.tag, order="rowid DESC", limit=RECENT) if session else []
+    answer = ProgramAnswer(
         rules=[*rules(lab), *_researchers_rule(lab, session), *unaccepted_changes(lab)],
-        program=program,
+        program="",
         session=session.tag if session else None,
-        champion=summarise(lab, champion, text_bytes=_TEXT_BYTES) if champion else None,
-        recent=[summarise(lab, experiment, text_bytes=_TEXT_BYTES) for experiment in recent],
+        experiments=lab.ledger.count_experiments("session = ?", session.tag) if session else 0,
+        champion=summarise(lab, champion) if champion else None,
+        recent=[summarise(lab, experiment) for experiment in recent],
         undecided=undecided_ids(lab, session) if session else [],
         undecided_count=count_undecided(lab, session) if session else 0,
+        open=_open(lab, session) if session else [],
+        warnings=_standing_in_the_way(lab, session),
         next=next_without_experiment(lab, session),
         ledger_head=lab.ledger.head(),
     )
+    program = lab.program(session)
+    told = [*zip(answer.recent, recent, strict=True), *([(answer.champion, champion)] if answer.champion and champion else [])]
+    for text_bytes, program_bytes in _LIMITS:
+        for shown, experiment in told:
+            shown.description, shown.note = shorten(experiment.description, text_bytes), shorten(experiment.note, text_bytes)
+        answer.program = program
+        if len(program.encode()) > program_bytes:
+            answer.program = cut_bytes(program, program_bytes) + "\n[cut here: read program.md in the lab for the rest]"
+        if len(answer.text().encode()) <= _BYTES and len(answer.model_dump_json().encode()) <= _JSON_BYTES:
+            break
+    return answer
+
+
+def _open(lab: Lab, session: Session) -> list[str]:
+    return [
+        f"{experiment.id} ({experiment.verdict or 'not finished'}) {shorten(experiment.description, _OPEN_BYTES)}; hypothesis: "
+        f"{shorten(experiment.hypothesis, _OPEN_BYTES) or 'none'}"
+        for experiment in undecided(lab, session, limit=_OPEN)
+    ]
+
+
+def _standing_in_the_way(lab: Lab, session: Session | None) -> list[str]:
+    """Say why no experiment could run now."""
+    try:
+        lab.conditions(lab.session_config(session) if session else None)
+    except NotReadyError as error:
+        return [f"no experiment can run now: {error}"]
+    return []
 
 
 def rules(lab: Lab) -> list[str]:

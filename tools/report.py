@@ -68,7 +68,7 @@ def report(
 ) -> ReportAnswer:
     """Sum up a session for the human, in Markdown: gain, curve, what was kept, failures by cause, near misses, lessons.
 
-    Call it when research ends, or when the human asks how the night went.
+    Call it when research ends, or when the human asks how the night went. Next: tell the human.
     """
     night = _gather(lab, session)
     omitted = f"shortened; all of it: autoresearch report --session {night.session.tag} --output report.md"

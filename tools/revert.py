@@ -38,7 +38,10 @@ def revert(
         str, Field(description="For 'workspace', where several researchers use this server: whose train.py.")
     ] = "",
 ) -> RevertAnswer:
-    """Decide against an experiment and restore trainer/train.py to the champion's. Nothing is lost: the candidate is stored."""
+    """Decide against an experiment, with the lesson, and restore trainer/train.py to the champion's.
+
+    Nothing is lost: the candidate is stored. Next: edit train.py for the next idea.
+    """
     experiment, backup = experiments.revert(lab, experiment_id, lesson, researcher)
     session = lab.session()
     who = researcher_called(lab, session, researcher if experiment is None else experiment.researcher)

@@ -26,10 +26,10 @@ def run_experiment(
     ] = None,
     on_progress: OnProgress = None,
 ) -> ExperimentAnswer:
-    """Train trainer/train.py as it is now for the fixed budget and certify its val_bpb.
+    """Train trainer/train.py as it is now for the fixed budget and certify its val_bpb. Call it after each edit of one idea.
 
-    The bytes are taken at this moment; you may edit the file afterwards. If it is not finished when the wait ends, call
-    wait_experiment. The same undecided bytes again return the same experiment.
+    The bytes are taken at this moment; you may edit the file afterwards. Next: wait_experiment while it is not finished, then
+    keep or revert. The same undecided bytes again return the same experiment.
     """
     experiment, _ = propose(lab, description=description, hypothesis=hypothesis, researcher=researcher)
     experiment = wait(lab, experiment.id, bounded(lab, wait_seconds), on_progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -14,9 +14,10 @@ from ..lab.executor import RunResult
 from ..lab.lab import Lab
 from ..lab.programs import DIGITS
 from ..lab.records import Experiment
+from .charts import CurvesChart, curves_of, table_of
 from .describe import clean, describe
 from .programs import program_text
-from .results import PartAnswer
+from .results import Part, PartAnswer
 
 PART_BYTES = 7_500
 _CURVE_POINTS = 60
@@ -27,19 +28,23 @@ def show_experiment(
     lab: Lab,
     experiment_id: Annotated[str, Field(description="Such as 'e0017'.")],
     part: Annotated[
-        Literal["summary", "diff", "log", "curve", "program"],
+        Part,
         Field(
             description="summary: every number; diff: against the parent; log: what train.py printed; curve: its reports; "
-            "program: the program.md that it ran under."
+            "chart: the curve beside the parent's and the champion's, with a PNG; program: the program.md that it ran under."
         ),
     ] = "summary",
 ) -> PartAnswer:
-    """Show one experiment: its numbers, its diff, the end of its log, its training curve, or the program.md it ran under."""
+    """Show one experiment, a part at a time: numbers, diff, end of the log, training curve, or its program.md.
+
+    Use it when an experiment crashed or surprised you, or to build on an old one. Next: keep, revert, or another idea.
+    """
     dispatch(lab)
     experiment = lab.ledger.experiment(experiment_id)
-    content, omitted = _PARTS[part](lab, experiment)
-    others = [other for other in _PARTS if other != part]
-    return PartAnswer(
+    chart = curves_of(lab, experiment) if part == "chart" else None
+    content, omitted = _chart(chart) if part == "chart" else _PARTS[part](lab, experiment)
+    others = [other for other in get_args(Part) if other != part]
+    answer = PartAnswer(
         id=experiment.id,
         part=part,
         content=content,
@@ -47,6 +52,12 @@ def show_experiment(
         next=[f"show_experiment('{experiment.id}', part='{other}')" for other in others],
         ledger_head=lab.ledger.head(),
     )
+    return answer.with_chart(chart)
+
+
+def _chart(chart: CurvesChart | None) -> tuple[str, str]:
+    """Say in numbers what the picture shows."""
+    return ("(train.py reported no number, so there is nothing to draw)" if chart is None else table_of(chart)), ""
 
 
 def _summary(lab: Lab, experiment: Experiment) -> tuple[str, str]:

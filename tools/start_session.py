@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..lab import researchers
+from ..lab.caller import caller
 from ..lab.lab import Lab
 from ..lab.ledger import Event
 from ..lab.records import Researcher
@@ -31,9 +32,10 @@ def start_session(
         ),
     ] = "",
 ) -> SessionAnswer:
-    """Begin a session, or go on with an earlier one. Then run the unchanged train.py once as the baseline.
+    """Begin a session, or go on with an earlier one; the answer says which train.py is yours to edit.
 
-    The answer says which train.py is yours to edit. All clients of one server work in one session.
+    Call it once when research begins, after read_program, and again after losing context. Next: in a new session
+    run_experiment with the unchanged file, the baseline. All clients of one server work in one session.
     """
     before, names, restored = lab.started_session, set(lab.presence.names), lab.ledger.latest("train_file_restored")
     session, is_new = lab.start_session(tag.strip() or None, researchers.one_line(researcher))
@@ -74,6 +76,11 @@ def _same_name(lab: Lab, who: Researcher) -> list[str]:
     """Say that a client of this server has this name already."""
     if not lab.presence.serves_many:
         return []
+    if caller():
+        return [
+            f"A client with the token of {who.name!r} has started before. If that was you, go on. If it was another agent, "
+            "tell the human that each needs a token of its own: `autoresearch token NAME`."
+        ]
     return [
         f"A client of this server has started as {who.name!r} before. If that was another agent, call "
         "start_session(researcher='<a name of your own>'): you get a folder of your own. If it was you, go on."

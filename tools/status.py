@@ -23,7 +23,10 @@ _EVIDENT = (
 
 
 def status(lab: Lab) -> StatusAnswer:
-    """Say where the lab stands: session, champion, what runs, what waits for a decision, what is enforced."""
+    """Say where the lab stands: session, champion, what runs, what waits for a decision, what is enforced.
+
+    Use it to answer the human, or when something seems stuck. Next: what it lists.
+    """
     refused = dispatch(lab)
     disks = {folder.stat().st_dev: folder for folder in (lab.root, lab.state.root)}.values()
     told = (refused, stopped_dispatcher(lab), *map(disk_warning, disks))

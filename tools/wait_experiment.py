@@ -17,13 +17,17 @@ def wait_experiment(
     lab: Lab,
     experiment_id: Annotated[str, Field(description="Such as 'e0017'.")],
     after: Annotated[
-        float, Field(ge=0, description="The elapsed seconds of the last answer; makes each call a different one.")
+        float, Field(ge=0, description="The seconds that the last answer gives here; they make each call a different one.")
     ] = 0.0,
     wait_seconds: Annotated[
         float | None, Field(ge=0, description="How long to wait for the verdict; the server caps it.")
     ] = None,
     on_progress: OnProgress = None,
 ) -> ExperimentAnswer:
-    """Wait a bounded time for an experiment and say where it stands. Leaving or timing out never ends a training."""
+    """Wait a bounded time for an experiment that is not finished, and say where it stands.
+
+    Next: the same again as the answer lists it, until there is a verdict; then keep or revert. Leaving or timing out never ends
+    a training.
+    """
     del after  # only makes consecutive calls differ: one client ends the turn at five identical ones
     return describe(lab, wait(lab, experiment_id, bounded(lab, wait_seconds), on_progress))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import typer
 
+from .client_commands import install, uninstall
 from .doctor_command import doctor
 from .errors import CommandGroup
 from .experiment_commands import cancel, keep, revert, run
 from .export_command import export
+from .hook_command import hook
 from .isolation_command import accept_isolation
 from .lab_commands import init, verify, where
 from .prepare_command import prepare
@@ -18,6 +20,7 @@ from .record_commands import history, plot, report, show, status
 from .research_command import research
 from .rules_commands import accept_config, pause, repair, resume
 from .serve_command import serve
+from .token_command import token
 
 app = typer.Typer(
     name="autoresearch",
@@ -31,12 +34,13 @@ app = typer.Typer(
 )
 
 _COMMANDS = {
-    "Set up": (init, prepare, doctor, where),
+    "Set up": (init, prepare, install, uninstall, doctor, where),
     "Research": (research, serve, run, keep, revert, cancel),
-    "Govern": (accept_config, accept_isolation, pause, resume, repair),
+    "Govern": (accept_config, accept_isolation, token, pause, resume, repair),
     "Look": (history, show, status, report, plot, export, verify),
 }
 
 for _panel, _functions in _COMMANDS.items():
     for _function in _functions:
         app.command(rich_help_panel=_panel)(_function)
+app.add_typer(hook, name="hook", rich_help_panel="Set up")

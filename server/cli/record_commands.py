@@ -31,6 +31,7 @@ class Part(StrEnum):
     DIFF = "diff"
     LOG = "log"
     CURVE = "curve"
+    CHART = "chart"
     PROGRAM = "program"
 
 
@@ -78,7 +79,9 @@ def history(
 
 def show(
     experiment_id: Annotated[str, typer.Argument(metavar="ID", help="An experiment, such as e0017.")],
-    part: Annotated[Part, typer.Option(help="All numbers, the diff, the log, the curve, or its program.md.")] = Part.SUMMARY,
+    part: Annotated[
+        Part, typer.Option(help="All numbers, the diff, the log, the curve (chart: beside its parent's), or its program.md.")
+    ] = Part.SUMMARY,
     lab: LabOption = HERE,
     as_json: JsonOption = False,
 ) -> None:

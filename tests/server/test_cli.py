@@ -27,6 +27,8 @@ from typer.testing import CliRunner, Result
 COMMANDS = [
     "init",
     "prepare",
+    "install",
+    "uninstall",
     "doctor",
     "where",
     "research",
