@@ -323,7 +323,8 @@ def _mismatch(hunk: _Hunk, lines: list[str]) -> str:
         return "It says that the file has no newline at its end there."
     fits: Counter[int] = Counter()  # how many lines with words agree, by the place of the hunk's first line
     for index, line in enumerate(old[:_MOST_COMPARED]):
-        fits.update(number - index for number, there in enumerate(lines) if there == line and line.strip())
+        if line.strip():
+            fits.update(number - index for number, there in enumerate(lines) if there == line)
     if fits:
         best = max(fits, key=lambda place: (fits[place], -place))
         for index, line in enumerate(old):

@@ -25,14 +25,14 @@ from ..lab.errors import NotReadyError
 from ..lab.lab import find_lab_root
 from ..lab.machine import command_path
 from .check import Check, Level
-from .clients.pieces import Entry, OwnFile, Purpose
+from .clients.pieces import Entry, Purpose, WholeFile
+from .clients.same_server import expanded
 from .clients.table import CLIENTS, Setup
 from .handshake import Era, HandshakeError, Launch, Shaken, shake_hands
 
 _SLOW_SECONDS = 3.0  # some clients list no tools when these take longer
 _DEADLINE_SECONDS = 30.0  # a first start on a slow disk; clients that give up at all wait at least as long
 _AT_ONCE = 2  # so that none is slow because of the others
-_WORKSPACE = ("${workspaceFolder}", "${CLAUDE_PROJECT_DIR}")  # what clients put the lab's folder for
 _NAME = "autoresearch"  # of the server, in its own words and in the clients' files
 _IMPORTED = re.compile(r'File "(.+?)", line \d+')
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -131,7 +131,7 @@ def registrations(root: Path) -> list[Registration]:
         (client.name, piece.file, piece.path if isinstance(piece, Entry) else piece.key)
         for client in CLIENTS
         for piece in client.pieces(setup)
-        if piece.purpose is Purpose.SERVER and not isinstance(piece, OwnFile)
+        if piece.purpose is Purpose.SERVER and not isinstance(piece, WholeFile)
     )
     found = (_registration(client, file, path, root) for client, file, path in servers)
     return [registration for registration in found if registration is not None]
@@ -162,18 +162,12 @@ def _launch(entry: Mapping[str, object], root: Path) -> Launch:
     environment = entry.get("env") or entry.get("environment") or {}
     if not isinstance(environment, dict):
         raise TypeError(f"{_NAME} has an env that is no table: {json.dumps(environment)}")
-    folder, *command = (_expanded(str(word), root) for word in (entry.get("cwd") or ".", *words))
+    folder, *command = (expanded(str(word), root) for word in (entry.get("cwd") or ".", *words))
     return Launch(
         command=tuple(command),
         folder=root / folder,
         environment={str(name): str(value) for name, value in environment.items()},
     )
-
-
-def _expanded(word: str, root: Path) -> str:
-    for variable in _WORKSPACE:
-        word = word.replace(variable, str(root))
-    return word
 
 
 def _ours(folder: Path) -> Launch:

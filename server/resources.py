@@ -1,7 +1,8 @@
 """The resources of the server: what a person attaches to a conversation, or a client shows beside it.
 
-They say what the tools say, in the tools' sizes, and never change anything. Listing them opens no lab; reading one does. What a
-lab refuses becomes the error of the request (`mcp_errors`). Addresses are `autoresearch://…`; `{id}` is an experiment's.
+They say what the tools say, in the tools' sizes, and change nothing but what every look does: a finished run is recorded, a
+queued one may start. Listing them opens no lab; reading one does. What a lab refuses becomes the error of the request
+(`mcp_errors`). Addresses are `autoresearch://…`; `{id}` is an experiment's.
 """
 
 from __future__ import annotations

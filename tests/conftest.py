@@ -15,8 +15,13 @@ from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.scaffold import create_lab
 from autoresearch_mcp.prepare.building import prepare_corpus
 from autoresearch_mcp.prepare.sources import FetchReport, Project
+from hypothesis import HealthCheck, settings
 
 from .quick.adopt import adopt_quick_runner
+
+# A busy machine is no fault of a test's examples.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 TRAIN_PY = '''\
 """A small honest candidate: embeddings of the last token, trained for a moment."""

@@ -143,7 +143,7 @@ def next_without_experiment(lab: Lab, session: Session | None, who: Researcher |
 
 def _with_own_file(lab: Lab, session: Session, who: Researcher | None) -> list[str]:
     """Say what to do with a researcher's train.py, so that whoever remembers nothing knows whether it was edited already."""
-    file, named = _own_file(lab, session, who)
+    file, named = _file_and_name(lab, session, who)
     found = OwnFile(standing=Standing.UNCHANGED) if who is None else own_file(lab, session, who)
     words = shorten(clean(found.words.encode()), _NOTE_BYTES)
     run = _RUN.format(named)
@@ -188,7 +188,7 @@ def _before_the_first_number(lab: Lab, session: Session, standing: Standing, fil
 
 def run_call(lab: Lab, session: Session, who: Researcher) -> str:
     """Return the call that tries a researcher's train.py as it is."""
-    return _RUN.format(_own_file(lab, session, who)[1])
+    return _RUN.format(_file_and_name(lab, session, who)[1])
 
 
 def researcher_called(lab: Lab, session: Session, name: str = "") -> Researcher | None:
@@ -204,7 +204,7 @@ def train_file_of(lab: Lab, who: Researcher) -> Path:
     return WorkspacePaths(researchers.folder_of(lab, who)).train
 
 
-def _own_file(lab: Lab, session: Session, who: Researcher | None) -> tuple[str, str]:
+def _file_and_name(lab: Lab, session: Session, who: Researcher | None) -> tuple[str, str]:
     """Return what a researcher's train.py is called in an answer, and the argument with which it says who it is."""
     if who is None:
         return "your train.py", "" if caller() else ", researcher='<your name>'"

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ from typing import Any
 from ...lab.files import write_atomically
 from ...lab.jsonfiles import read_json, write_json
 from ...lab.paths import state_root
+from ...prepare.files import exclusive_lock
 from . import json_text, toml_block
 from .errors import ClientConfigError
 from .json_text import Added
-from .pieces import Entry, OwnFile, Piece, Purpose, Tables
+from .pieces import Entry, Piece, Purpose, Tables, WholeFile
 from .same_server import same_server
 from .table import Client, Setup
 
@@ -71,15 +74,16 @@ def plan_install(client: Client, setup: Setup, *, replace: bool = False) -> Plan
 
 def install(client: Client, plan: Plan) -> None:
     """Write what was planned, its record first: what is on record and not in a file is no harm."""
-    record = _read_record()
-    for change in plan.changes:
-        files = record.setdefault(client.name, {})
-        if change.before is None:
-            files.pop(str(change.file), None)  # somebody deleted it since
-        known = files.setdefault(str(change.file), {"created": change.before is None, "steps": []})
-        known["steps"] = [step for step in known["steps"] if not _superseded(step, change.steps)] + change.steps
-    _write_record(record)
-    _write(plan)
+    with _one_at_a_time():
+        record = _read_record()
+        for change in plan.changes:
+            files = record.setdefault(client.name, {})
+            if change.before is None:
+                files.pop(str(change.file), None)  # somebody deleted it since
+            known = files.setdefault(str(change.file), {"created": change.before is None, "steps": []})
+            known["steps"] = [step for step in known["steps"] if not _superseded(step, change.steps)] + change.steps
+        _write_record(record)
+        _write(plan)
 
 
 def plan_uninstall(client: Client, setup: Setup) -> Plan:
@@ -96,11 +100,12 @@ def plan_uninstall(client: Client, setup: Setup) -> Plan:
 
 def uninstall(client: Client, plan: Plan) -> None:
     """Write what was planned, and forget it."""
-    _write(plan)
-    record = _read_record()
-    for change in plan.changes:
-        record.get(client.name, {}).pop(str(change.file), None)
-    _write_record(record)
+    with _one_at_a_time():
+        _write(plan)
+        record = _read_record()
+        for change in plan.changes:
+            record.get(client.name, {}).pop(str(change.file), None)
+        _write_record(record)
 
 
 def _all_pieces(client: Client, setup: Setup) -> list[Piece]:
@@ -116,7 +121,7 @@ def _apply(piece: Piece, change: Change, setup: Setup, notes: list[str], *, repl
     elif isinstance(piece, Tables):
         _apply_tables(piece, change, setup, replace=replace, client=client)
     else:
-        _apply_own_file(piece, change, replace=replace)
+        _apply_whole_file(piece, change, replace=replace)
     if change.after != before and piece.purpose not in change.purposes:
         change.purposes.append(piece.purpose)
 
@@ -166,11 +171,17 @@ def _meet_member(
             return
         raise ClientConfigError(_conflict(str(piece.file), json.dumps(found), client))
     change.after = json_text.replace(text, piece.path, piece.value)
+    notes.append(f"{piece.file}: what was replaced, which uninstall does not bring back: {json.dumps(found)}")
     change.steps.append({"kind": "json", "path": piece.path[:-1], "key": piece.path[-1], "value": piece.value, "gap": None})
 
 
 def _replace_item(piece: Entry, change: Change, text: str, older: Any, *, replace: bool) -> str:
-    """Take out an older item of ours, so that the new one goes in instead."""
+    """Take out an older item of ours, so that the new one goes in instead; one that holds others' hooks as well stays."""
+    if isinstance(older, dict) and isinstance(hooks := older.get("hooks"), list) and len(hooks) > 1:
+        raise ClientConfigError(
+            f"{piece.file} has another hook of autoresearch together with other hooks, {json.dumps(older)[:200]}. Nothing was "
+            "written. Take the hook with `autoresearch` out of that entry and call this again."
+        )
     if not replace:
         raise ClientConfigError(
             f"{piece.file} has another hook of autoresearch, {json.dumps(older)[:200]}. Nothing was written. "
@@ -192,7 +203,7 @@ def _apply_tables(piece: Tables, change: Change, setup: Setup, *, replace: bool,
                 return
             if not replace:
                 raise ClientConfigError(_conflict(str(piece.file), json.dumps(found, default=str), client))
-            without = toml_block.cut(text, "")
+            without = toml_block.cut(text, "", piece.key)
             if without is None:
                 raise ClientConfigError(
                     f"{piece.file} has a table {'.'.join(piece.key)} that `autoresearch install` did not write. Nothing was "
@@ -208,7 +219,7 @@ def _apply_tables(piece: Tables, change: Change, setup: Setup, *, replace: bool,
     change.steps.append({"kind": "toml", "text": added})
 
 
-def _apply_own_file(piece: OwnFile, change: Change, *, replace: bool) -> None:
+def _apply_whole_file(piece: WholeFile, change: Change, *, replace: bool) -> None:
     if change.after == piece.text:
         return
     if change.after is not None and not replace:
@@ -232,7 +243,7 @@ def _undo(file: Path, known: dict[str, Any], notes: list[str]) -> Change:
             if undone is None and added.key is not None:
                 undone = _undo_inside(current, added)
         elif step["kind"] == "toml":
-            undone = toml_block.cut(current, step["text"])
+            undone = toml_block.cut(current, step["text"], toml_block.key_of(step["text"]))
         else:
             undone = "" if current == step["text"] else None
         if undone is None:
@@ -300,7 +311,10 @@ def _existing_variant(file: Path) -> Path:
 
 def _real_file(file: Path, setup: Setup) -> Path:
     """Return where a file really is; a link is followed, but not out of a lab, whose files belong to an agent."""
-    real = file.resolve()
+    try:
+        real = file.resolve()
+    except (OSError, RuntimeError):
+        raise ClientConfigError(f"{file} is a link that leads nowhere. Nothing was written: put a plain file there.") from None
     if file.is_relative_to(setup.root) and not setup.user and not real.is_relative_to(setup.root.resolve()):
         raise ClientConfigError(f"{file} leads out of the lab, to {real}. Nothing was written: put a plain file there.")
     return real
@@ -324,13 +338,23 @@ def _write(plan: Plan) -> None:
         if _read_text(change.file) != change.before:
             raise ClientConfigError(f"{change.file} was changed by somebody else just now: call this again.")
     for change in changes:
-        if change.after is None:
-            change.file.unlink()
-            _remove_if_empty(change.file.parent)
-            continue
-        change.file.parent.mkdir(parents=True, exist_ok=True)
-        mode = 0o644 if change.before is None else stat.S_IMODE(change.file.stat().st_mode)
-        write_atomically(change.file, change.after.encode(), mode)
+        try:
+            _write_one(change)
+        except OSError as error:
+            raise ClientConfigError(
+                f"{change.file} cannot be written ({error.strerror}). Files before it may have been: make it writable and call "
+                "this again, or `autoresearch uninstall`."
+            ) from error
+
+
+def _write_one(change: Change) -> None:
+    if change.after is None:
+        change.file.unlink()
+        _remove_if_empty(change.file.parent)
+        return
+    change.file.parent.mkdir(parents=True, exist_ok=True)
+    mode = 0o644 if change.before is None else stat.S_IMODE(change.file.stat().st_mode)
+    write_atomically(change.file, change.after.encode(), mode)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -342,11 +366,24 @@ def _record_file() -> Path:
     return state_root() / "clients.json"
 
 
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep another install or uninstall waiting: what it reads of the record is then what this one wrote."""
+    file = _record_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(file.with_name(f"{file.name}.lock")):
+        yield
+
+
 def _read_record() -> dict[str, Any]:
-    return read_json(_record_file()) or {}
+    try:
+        return read_json(_record_file()) or {}
+    except ValueError:
+        raise ClientConfigError(
+            f"The record of what was installed, {_record_file()}, is damaged. Nothing was written: move it away. What it knew "
+            "of must then be taken out by hand."
+        ) from None
 
 
 def _write_record(record: dict[str, Any]) -> None:
-    file = _record_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, record, durable=True)
+    write_json(_record_file(), record, durable=True)

@@ -198,7 +198,10 @@ def _node(text: str, path: tuple[str, ...]) -> Node:
 
 def scan(text: str) -> Node:
     """Return the values of a text that is strict JSON, with their places."""
-    return _scan(text, _after_space(text, 0))
+    try:
+        return _scan(text, _after_space(text, 0))
+    except RecursionError:  # the standard parser takes a few more brackets
+        raise ClientConfigError("it has brackets too deep to be read") from None
 
 
 def _scan(text: str, start: int) -> Node:

@@ -50,12 +50,12 @@ class Tables:
 
     file: Path
     text: str
-    key: tuple[str, ...]
+    key: tuple[str, str]
     purpose: Purpose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnFile:
+class WholeFile:
     """A file that is ours from its first to its last byte."""
 
     file: Path
@@ -63,4 +63,4 @@ class OwnFile:
     purpose: Purpose
 
 
-Piece = Entry | Tables | OwnFile
+Piece = Entry | Tables | WholeFile

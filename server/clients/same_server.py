@@ -6,13 +6,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-_WORKSPACE = ("${workspaceFolder}", "${CLAUDE_PROJECT_DIR}")
+_WORKSPACE = ("${workspaceFolder}", "${CLAUDE_PROJECT_DIR}")  # what clients put the lab's folder for
 
 
 def same_server(one: Any, other: Any, root: Path) -> bool:
     """Whether both are entries that start the same command for the same lab, seen from ``root``."""
     mine = _started(one, root)
     return mine is not None and mine == _started(other, root)
+
+
+def expanded(word: str, root: Path) -> str:
+    """Return a word of a client's entry as the client understands it in the folder ``root``."""
+    for name in _WORKSPACE:
+        word = word.replace(name, str(root))
+    return word
 
 
 def _started(entry: Any, root: Path) -> tuple[Path, tuple[str, ...]] | None:
@@ -22,9 +29,7 @@ def _started(entry: Any, root: Path) -> tuple[Path, tuple[str, ...]] | None:
     words = [*command] if isinstance(command, list) else [command, *arguments]
     if not words or not all(isinstance(word, str) for word in words):
         return None
-    for name in _WORKSPACE:
-        words = [word.replace(name, str(root)) for word in words]
-    program, rest = words[0], words[1:]
+    program, *rest = (expanded(word, root) for word in words)
     lab = root
     if "--lab" in rest[:-1]:
         index = rest.index("--lab")

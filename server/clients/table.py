@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ...tools.waiting import MAX_WAIT_VARIABLE
-from .pieces import Entry, OwnFile, Piece, Purpose, Tables
+from .pieces import Entry, Piece, Purpose, Tables, WholeFile
 
 SERVER_NAME = "autoresearch"
 LOCKED_FOLDERS = ("prepare", "lab", "server", "tools")
@@ -246,7 +246,7 @@ def _gemini(setup: Setup) -> tuple[Piece, ...]:
     if setup.lab and (rules := _gemini_rules(setup, setup.lab)):
         name = f"{SERVER_NAME}-{sha256(os.fsencode(setup.lab)).hexdigest()[:8]}.toml"
         purpose = Purpose.ALLOW if setup.allow else Purpose.DENY
-        pieces.append(OwnFile(file=home / "policies" / name, text=rules, purpose=purpose))
+        pieces.append(WholeFile(file=home / "policies" / name, text=rules, purpose=purpose))
     if setup.hook and not setup.user:
         hook = _command_hook(setup.stop_hook("gemini", '"$GEMINI_PROJECT_DIR"'), HOOK_TIMEOUT_SECONDS * 1000)
         pieces.append(_hook(settings, ("hooks", "AfterAgent"), hook, "gemini"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
+import time
 
 import pytest
 from autoresearch_mcp.lab.candidate import unified_diff
@@ -90,7 +92,8 @@ def test_garbage_is_refused_or_does_what_its_plus_lines_say(source: str, patch: 
 @given(before=_TEXTS, middle=st.text("xy\n", min_size=1), after=_TEXTS, new=st.text())
 def test_a_replacement_changes_only_the_place_it_names(before: str, middle: str, after: str, new: str) -> None:
     source = before + middle + after
-    if source.count(middle) == 1 and "\r" not in new and middle != new:
+    places = sum(source.startswith(middle, place) for place in range(len(source)))  # those that overlap too
+    if places == 1 and "\r" not in new and middle != new:
         assert replace_once(source.encode(), middle, new) == (before + new + after).encode()
 
 
@@ -234,6 +237,23 @@ def test_a_large_file_and_garbage_of_the_same_size_are_answered_soon() -> None:
         apply_patch(source, "@@ -1,9999 +1,9999 @@\n" + " x = 1\n" * 9_000 + "-y\n+z\n")
     with pytest.raises(CandidateError, match="more"):
         replace_once(source, "x", "y")
+
+
+@pytest.mark.parametrize(
+    ("source", "edit"),
+    [
+        (b"a" * 65_535 + b"\n", ("a" * 32_000, "b")),
+        (b"\n" * 65_535, "@@\n" + " \n" * 32_000 + "-\n+x\n"),
+        (b"\n" * 65_535, "@@\n" + " \n" * 32_000 + "-y\n"),
+        (b"\n" * 65_535, "".join(f"@@ -{line} +{line} @@\n-\n+x\n" for line in range(1, 20_000, 4))),
+    ],
+    ids=["one letter", "blank lines", "blank lines and a word", "a hunk for each blank line"],
+)
+def test_an_edit_of_equal_places_costs_no_more_than_its_size(source: bytes, edit: str | tuple[str, str]) -> None:
+    began = time.process_time()
+    with contextlib.suppress(CandidateError):
+        apply_patch(source, edit) if isinstance(edit, str) else replace_once(source, *edit)
+    assert time.process_time() - began < 10.0
 
 
 def test_a_change_is_told_in_words() -> None:

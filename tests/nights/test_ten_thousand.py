@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from autoresearch_mcp.lab.lab import Lab
@@ -13,8 +14,9 @@ from autoresearch_mcp.lab.states import Decision
 from autoresearch_mcp.tools.catalog import TOOLS
 from autoresearch_mcp.tools.history import history
 from autoresearch_mcp.tools.read_program import read_program
+from autoresearch_mcp.tools.read_train import read_train
 from autoresearch_mcp.tools.report import report
-from autoresearch_mcp.tools.results import Answer
+from autoresearch_mcp.tools.results import Answer, Part
 from autoresearch_mcp.tools.show_experiment import show_experiment
 from autoresearch_mcp.tools.start_session import start_session
 from autoresearch_mcp.tools.status import status
@@ -58,11 +60,12 @@ def test_status_and_history_do_not_grow_with_the_record_and_no_answer_does(make_
     }
     took = {name: cpu_ms(call) for name, call in calls.items()}
     assert max(took.values()) < PATIENCE * TARGET_MS, took
-    parts = ("summary", "diff", "log", "curve", "program")
-    calls |= {f"show {part}": lambda part=part: show_experiment(lab, "e9000", part) for part in parts}
+    calls |= {f"show {part}": lambda part=part: show_experiment(lab, "e9000", part) for part in get_args(Part)}
     calls |= {
         "report": lambda: report(lab),
         "a search": lambda: history(lab, text="heads norm"),
+        "a chart": lambda: history(lab, chart=True),
+        "read_train": lambda: read_train(lab),
         "wait_experiment": lambda: wait_experiment(lab, "e9000"),
         "start_session": lambda: start_session(lab, lab.session().tag),
     }

@@ -30,7 +30,7 @@ from autoresearch_mcp.tools.catalog import TOOLS
 from mcp import Client
 from mcp.types import TextContent
 
-from ..serving import START_SECONDS, Server, serving
+from ..serving import START_SECONDS, Server, call, serving
 
 MakeLab = Callable[..., Lab]
 
@@ -47,13 +47,6 @@ def post(server: Server, body: bytes | Iterator[bytes] = b"{}", **headers: str) 
         return connection.getresponse().status
     finally:
         connection.close()
-
-
-async def tool(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
-    result = await client.call_tool(name, arguments)
-    assert not result.is_error, result.content
-    assert result.structured_content is not None
-    return result.structured_content
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0:80", "192.168.1.5:8765", "[::]:80", "10.0.0.1:0"])
@@ -140,13 +133,13 @@ def test_all_clients_share_the_session_and_the_one_that_moves_them_is_told(make_
     async def use(url: str) -> None:
         async with Client(url, mode="legacy") as first, Client(url, mode="2026-07-28") as second:
             assert [each.name for each in (await second.list_tools()).tools] == [each.name for each in TOOLS]
-            assert (await tool(first, "start_session", tag="one"))["warnings"] == []
-            (shared,) = (await tool(second, "start_session", tag="one"))["warnings"]
+            assert (await call(first, "start_session", tag="one"))["warnings"] == []
+            (shared,) = (await call(second, "start_session", tag="one"))["warnings"]
             assert "a name of your own" in shared
-            (warning,) = (await tool(second, "start_session", tag="two"))["warnings"]
+            (warning,) = (await call(second, "start_session", tag="two"))["warnings"]
             assert "session one" in warning
             assert "every client" in warning
-            assert (await tool(first, "status"))["session"] == "two"
+            assert (await call(first, "status"))["session"] == "two"
 
     with serving(lab.root) as served:
         anyio.run(use, served.url)
@@ -172,12 +165,12 @@ def test_sixty_waiting_clients_keep_nobody_out_and_leaving_ends_nothing(lab: Lab
     async def use(url: str) -> None:
         verdicts: list[str] = []
         async with Client(url) as client:
-            answer = await tool(client, "run_experiment", description="baseline", wait_seconds=0.0)
+            answer = await call(client, "run_experiment", description="baseline", wait_seconds=0.0)
             experiment = answer["experiment"]["id"]
             async with anyio.create_task_group() as leaving:
                 leaving.start_soon(wait, url, 60, experiment, verdicts)
                 while 60 not in waiting:
-                    await tool(client, "status")
+                    await call(client, "status")
                 leaving.cancel_scope.cancel()
             waiting.clear()
             async with anyio.create_task_group() as tasks:
@@ -185,11 +178,11 @@ def test_sixty_waiting_clients_keep_nobody_out_and_leaving_ends_nothing(lab: Lab
                     tasks.start_soon(wait, url, number, experiment, verdicts)
                 await all_wait.wait()
                 asked = time.monotonic()
-                status = await tool(client, "status")
+                status = await call(client, "status")
                 assert time.monotonic() - asked < 10.0  # the others wait for a minute
                 assert status["undecided"] == [experiment]
                 assert verdicts == []
-                await tool(client, "cancel_experiment", experiment_id=experiment)
+                await call(client, "cancel_experiment", experiment_id=experiment)
         assert verdicts == ["cancelled"] * 60
 
     with locked_if_free(device_lock_path("cpu")) as ours, serving(lab.root) as served:
@@ -204,10 +197,10 @@ def test_eight_clients_at_once_run_one_experiment(make_lab: MakeLab) -> None:
 
     async def research(url: str, era: str, seen: list[tuple[str, str, str]]) -> None:
         async with Client(url, mode=era) as client:
-            assert "baseline" in (await tool(client, "read_program"))["next"][0]
-            assert (await tool(client, "status"))["session"] == "eight"
-            await tool(client, "history")
-            answer = await tool(client, "run_experiment", description="baseline")
+            assert "baseline" in (await call(client, "read_program"))["next"][0]
+            assert (await call(client, "status"))["session"] == "eight"
+            await call(client, "history")
+            answer = await call(client, "run_experiment", description="baseline")
             seen.append((answer["experiment"]["id"], answer["experiment"]["verdict"], answer["experiment"]["decision"]))
 
     async def use(url: str) -> list[tuple[str, str, str]]:
@@ -231,7 +224,7 @@ def test_sigterm_ends_the_server_while_a_run_goes_on_and_the_next_server_records
             served.process.send_signal(signal.SIGTERM)
 
         async with Client(served.url) as client:
-            await tool(client, "start_session", tag="term")
+            await call(client, "start_session", tag="term")
             waiting = await client.call_tool("run_experiment", {"description": "baseline"}, progress_callback=end_the_server)
             assert waiting.is_error
             (content,) = waiting.content
@@ -240,7 +233,7 @@ def test_sigterm_ends_the_server_while_a_run_goes_on_and_the_next_server_records
 
     async def result(url: str) -> dict[str, Any]:
         async with Client(url) as client:
-            return await tool(client, "wait_experiment", experiment_id="e0001", wait_seconds=60.0)
+            return await call(client, "wait_experiment", experiment_id="e0001", wait_seconds=60.0)
 
     with serving(lab.root) as served:
         assert "the experiment goes on" in anyio.run(start, served)

@@ -17,20 +17,13 @@ from autoresearch_mcp.lab.paths import device_lock_path
 from autoresearch_mcp.server import http_gate
 from autoresearch_mcp.server.http_gate import BoundedProtocol, most_connections
 from autoresearch_mcp.server.tokens import make_token
-from mcp import Client, ClientSession
+from mcp import ClientSession
 
-from ..serving import client_of, serving
+from ..serving import call, client_of, serving
 
 CLIENTS = 200
 _RESEARCHERS = 8
 _MOST_MB = 400.0  # more than the server had before they came: each waiting call holds a thread
-
-
-async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    assert result.structured_content is not None
-    return result.structured_content
 
 
 async def _trusting(session: ClientSession, name: str, result: object) -> None:

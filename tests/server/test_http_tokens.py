@@ -20,6 +20,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import TextContent
 
 from ..serving import Server, client_of, serving
+from ..serving import call as called
 
 MakeLab = Callable[..., Lab]
 
@@ -48,11 +49,9 @@ def answered(server: Server, request: bytes) -> bytes:
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    assert result.structured_content is not None
-    assert not _ASKS_WHO.search(str(result.structured_content)), result.structured_content
-    return result.structured_content
+    answer = await called(client, tool, **arguments)
+    assert not _ASKS_WHO.search(str(answer)), answer
+    return answer
 
 
 async def refused(client: Client, tool: str, **arguments: Any) -> str:

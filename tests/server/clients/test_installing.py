@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from autoresearch_mcp.server.clients.errors import ClientConfigError
 from autoresearch_mcp.server.clients.installing import install, plan_install, plan_uninstall, uninstall
 from autoresearch_mcp.server.clients.shipped import lab_files
 from autoresearch_mcp.server.clients.table import BY_NAME, CLIENTS, Setup
+from autoresearch_mcp.server.clients.toml_block import END
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from .test_json_text import texts
 
+BUSY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 FILES = {
     "claude": ".claude/settings.json",
     "codex": ".codex/config.toml",
@@ -101,7 +104,7 @@ def test_print_shows_and_writes_nothing(client: str, call: Callable[..., Result]
     assert contents(folder.parent) == before
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=BUSY)
 @given(text=texts(), client=st.sampled_from([row for row in CLIENTS if row.name != "codex"]), allow=st.booleans())
 def test_whatever_json_was_there_uninstall_gives_back_the_same_bytes(text: str, client: Any, allow: bool, folder: Path) -> None:
     file = folder / FILES[client.name]
@@ -122,7 +125,7 @@ def test_whatever_json_was_there_uninstall_gives_back_the_same_bytes(text: str, 
     assert contents(folder) == before
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=BUSY)
 @given(
     lines=st.lists(
         st.sampled_from(
@@ -325,3 +328,78 @@ def test_an_unknown_client_and_a_folder_without_a_lab_are_refused(folder: Path, 
     assert call("install", "emacs").exit_code == 2
     (folder / "autoresearch.toml").unlink()
     assert "autoresearch init" in refused(call("install", "claude"))
+
+
+def test_tables_that_a_client_wrote_before_the_end_mark_survive_uninstall_and_replace(
+    folder: Path, call: Callable[..., Result]
+) -> None:
+    file = folder.parent / "home/.codex/config.toml"
+    file.parent.mkdir()
+    file.write_text('model = "x"\n')
+    theirs = '# trusted by hand\n[projects."/p"]\ntrust_level = "trusted"\n\n[mcp_servers.other]\ncommand = "o"\n'
+    for last in (["uninstall", "codex", "--user"], ["install", "codex", "--user", "--replace"]):
+        assert call("install", "codex", "--user").exit_code == 0
+        text = file.read_text()
+        # Codex puts what it adds before trailing comments.
+        edited = text.replace("900", "901").replace(END, theirs + END)
+        file.write_text(edited)
+        result = call(*last)
+        assert result.exit_code == 0, result.output
+        assert theirs in file.read_text()
+        values = tomllib.loads(file.read_text())
+        assert values["projects"] == {"/p": {"trust_level": "trusted"}}
+        assert ("autoresearch" in values["mcp_servers"]) == (last[0] == "install")
+        file.write_text('model = "x"\n')
+
+
+def test_a_value_below_the_block_that_would_move_to_another_table_keeps_it_there(
+    folder: Path, call: Callable[..., Result]
+) -> None:
+    file = folder / ".codex/config.toml"
+    file.parent.mkdir()
+    file.write_text("[other]\nx = 1\n")
+    assert call("install", "codex", "--no-hook").exit_code == 0
+    file.write_text(before := file.read_text() + "y = 2\n")
+    assert "stays" in call("uninstall", "codex").stdout
+    assert file.read_text() == before
+
+
+def test_a_hook_that_shares_its_entry_with_others_is_not_replaced(folder: Path, call: Callable[..., Result]) -> None:
+    assert call("install", "claude").exit_code == 0
+    file = folder / ".claude/settings.json"
+    value = json.loads(file.read_text())
+    hooks = value["hooks"]["Stop"][0]["hooks"]
+    hooks[0]["timeout"] = 60
+    hooks.append({"type": "command", "command": "notify-send"})
+    file.write_text(json.dumps(value))
+    before = contents(folder)
+    assert "together with other hooks" in refused(call("install", "claude", "--replace"))
+    assert contents(folder) == before
+
+
+def test_of_two_installs_at_once_both_are_on_record(folder: Path, call: Callable[..., Result]) -> None:
+    setup = Setup(command="/bin/true", lab=folder, home=folder.parent / "home")
+    for _ in range(3):
+        before = contents(folder, folder.parent / "home")
+        plans = [(BY_NAME[name], plan_install(BY_NAME[name], setup)) for name in BY_NAME]
+        with ThreadPoolExecutor(len(plans)) as pool:
+            list(pool.map(lambda pair: install(*pair), plans))
+        for client in CLIENTS:
+            uninstall(client, plan_uninstall(client, setup))
+        assert contents(folder, folder.parent / "home") == before
+
+
+def test_what_no_parser_can_follow_and_a_damaged_record_are_refused_in_words(folder: Path, call: Callable[..., Result]) -> None:
+    file = folder / ".mcp.json"
+    file.write_text('{"a":' + "[" * 900 + "]" * 900 + "}")
+    assert "too deep" in refused(call("install", "claude"))
+    file.unlink()
+    file.symlink_to(".mcp.json")
+    assert "plain file" in refused(call("install", "claude"))
+    file.unlink()
+    record = folder.parent / "state/clients.json"
+    record.parent.mkdir(exist_ok=True)
+    record.write_text("{")
+    before = contents(folder)
+    assert "damaged" in refused(call("install", "claude"))
+    assert contents(folder) == before
