@@ -42,6 +42,8 @@ _EXPERIMENT, _PROGRAM_SHARE, _RESULT, _RUN = (
 
 __all__ = ["GENESIS", "Ledger", "StaleChampionError"]
 
+_NAMED_CHARACTERS = 80  # of an id that is none, in an error
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -194,7 +196,8 @@ class Ledger:
         if row is None:
             known = [r["id"] for r in self._all("SELECT id FROM experiments ORDER BY rowid DESC LIMIT 5")]
             there = f"The latest are {', '.join(known)}." if known else "This lab has none yet: call run_experiment first."
-            raise UnknownExperimentError(f"No experiment {experiment_id!r}. {there} Call history to see them all.")
+            named = experiment_id[:_NAMED_CHARACTERS]
+            raise UnknownExperimentError(f"No experiment {named!r}. {there} Call history to see them all.")
         return _experiment(row)
 
     def experiments(

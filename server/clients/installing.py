@@ -353,7 +353,8 @@ def _write_one(change: Change) -> None:
         _remove_if_empty(change.file.parent)
         return
     change.file.parent.mkdir(parents=True, exist_ok=True)
-    mode = 0o644 if change.before is None else stat.S_IMODE(change.file.stat().st_mode)
+    # A new file is private: a client may put account data into one in the home later.
+    mode = 0o600 if change.before is None else stat.S_IMODE(change.file.stat().st_mode)
     write_atomically(change.file, change.after.encode(), mode)
 
 

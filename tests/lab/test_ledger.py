@@ -142,6 +142,9 @@ def test_an_unknown_experiment_names_the_latest(ledger: Ledger) -> None:
     ledger.append("experiment_recorded", experiment(1))
     with pytest.raises(UnknownExperimentError, match="e0001"):
         ledger.experiment("e0002")
+    with pytest.raises(UnknownExperimentError) as error:
+        ledger.experiment("e" * 5_000)
+    assert len(str(error.value)) < 300
 
 
 def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:

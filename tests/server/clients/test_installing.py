@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -78,6 +79,7 @@ def test_install_then_uninstall_leaves_nothing_behind(
     made = contents(folder, folder.parent / "home").keys() - before.keys()
     texts = b"".join(file.read_bytes() for file in made)
     assert made
+    assert {stat.S_IMODE(file.stat().st_mode) for file in made} == {0o600}
     assert str(folder).encode() in texts
     assert b'"/' in texts  # the command, as an absolute path
     result = call("uninstall", client, *scope)
