@@ -1,9 +1,9 @@
-"""What `doctor` says about the server, as a client would meet it: the one that this installation starts, and those that the
-lab's client files name.
+"""What `doctor` says about the server, as a client would meet it, and about what the lab's client files name.
 
-Each is really started and shaken hands with, in both eras of the protocol, with a deadline, and ended. `status` is asked
-where the lab has a record already, or where there is none to ask; a lab that was never opened stays that way. A queued
-experiment may start meanwhile, as with every window of a client. Servers that a file names by a URL are not tried.
+The server that this installation starts is really started and shaken hands with, in both eras of the protocol, with a
+deadline, and ended. `status` is asked where the lab has a record already, or where there is none to ask; a lab that was never
+opened stays that way. A queued experiment may start meanwhile, as with every window of a client. What a file of the lab names
+is compared with it and never started: an agent may have written that file. Servers named by a URL are left out.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,12 @@ from ..lab.lab import find_lab_root
 from ..lab.machine import command_path
 from .check import Check, Level
 from .clients.pieces import Entry, Purpose, WholeFile
-from .clients.same_server import expanded
+from .clients.same_server import expanded, same_server
 from .clients.table import CLIENTS, Setup
 from .handshake import Era, HandshakeError, Launch, Shaken, shake_hands
 
 _SLOW_SECONDS = 3.0  # some clients list no tools when these take longer
 _DEADLINE_SECONDS = 30.0  # a first start on a slow disk; clients that give up at all wait at least as long
-_AT_ONCE = 2  # so that none is slow because of the others
 _NAME = "autoresearch"  # of the server, in its own words and in the clients' files
 _IMPORTED = re.compile(r'File "(.+?)", line \d+')
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -50,38 +47,28 @@ class Registration:
 
 
 def check_servers(folder: Path) -> Iterator[Check]:
-    """Check the server that this installation starts for ``folder``, then each other one that a file of its lab names."""
-    ask_status = True
+    """Check the server that this installation starts for ``folder``, then what the client files of its lab name."""
     try:
         root = find_lab_root(folder)
     except NotReadyError:
-        yield check_server(_ours(folder), ask_status=ask_status)
+        yield check_server(_ours(folder), ask_status=True)
         return
     from .app import has_record
 
-    ask_status = has_record(root)
-    yield check_server(_ours(root), ask_status=ask_status)
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        yield from threads.map(partial(check_registration, root=root, ask_status=ask_status), registrations(root))
+    yield check_server(_ours(root), ask_status=has_record(root))
+    yield from (check_registration(registration, root=root) for registration in registrations(root))
 
 
-def check_server(
-    launch: Launch,
-    *,
-    ask_status: bool,
-    name: str = "server",
-    install: str = _INSTALL,
-    deadline_seconds: float = _DEADLINE_SECONDS,
-) -> Check:
-    """Shake hands in both eras; ``install`` is the advice where the command itself is wrong."""
+def check_server(launch: Launch, *, ask_status: bool, deadline_seconds: float = _DEADLINE_SECONDS) -> Check:
+    """Shake hands in both eras."""
 
     def check(level: Level, found: str, advice: str = "") -> Check:
-        return Check(name=name, level=level, found=found, advice=advice)
+        return Check(name="server", level=level, found=found, advice=advice)
 
     again = shlex.join(launch.command)
     resolved = _resolved(launch)
     if resolved is None:
-        return check(Level.FAIL, f"{launch.command[0]}: command not found", install)
+        return check(Level.FAIL, f"{launch.command[0]}: command not found", _INSTALL)
     try:
         shaken = shake_hands(resolved, Era.LEGACY, ask_status=ask_status, deadline_seconds=deadline_seconds)
     except HandshakeError as error:
@@ -90,7 +77,7 @@ def check_server(
             return check(Level.FAIL, f"{error}. Python imported {shadow}, a file of the lab, for a module of its own", advice)
         return check(Level.FAIL, str(error), f"{again} (its errors are on the terminal; Ctrl-C ends it)")
     if shaken.name != _NAME:
-        return check(Level.FAIL, f"{shaken.name} {shaken.version} answers, which is another server", install)
+        return check(Level.FAIL, f"{shaken.name} {shaken.version} answers, which is another server", _INSTALL)
     if shaken.stray:
         found = f"writes to its standard output what is no message, which breaks clients: {shaken.stray!r}"
         return check(Level.FAIL, found, "print to standard error instead (a sitecustomize, a wrapper script?)")
@@ -100,28 +87,28 @@ def check_server(
         return check(Level.WARN, f"{_described(shaken)}; in revision {Era.MODERN.value}: {error}", f"upgrade mcp: {_INSTALL}")
     found = _described(shaken, modern)
     if shaken.version != version("autoresearch-mcp"):
-        return check(Level.WARN, f"{found}; version {shaken.version}, and this is {version('autoresearch-mcp')}", install)
+        return check(Level.WARN, f"{found}; version {shaken.version}, and this is {version('autoresearch-mcp')}", _INSTALL)
     if min(shaken.seconds, modern.seconds) > _SLOW_SECONDS:
         return check(Level.WARN, f"{found}: slow", "autoresearch doctor (again: a first start is slower)")
     return check(Level.OK, found)
 
 
-def check_registration(registration: Registration, *, root: Path, ask_status: bool) -> Check:
-    """Check what a client's file names; never worse than a warning, since other clients may be fine."""
+def check_registration(registration: Registration, *, root: Path) -> Check:
+    """Say whether a client's file names this server; never worse than a warning, since other clients may be fine."""
     name = str(registration.file.relative_to(root)) if registration.file.is_relative_to(root) else str(registration.file)
     launch = registration.launch
+
+    def warn(found: str, advice: str) -> Check:
+        return Check(name=name, level=Level.WARN, found=found, advice=advice)
+
     if launch is None:
-        return Check(name=name, level=Level.WARN, found=registration.problem, advice=f"repair {name}")
-    if _is_ours(launch, root):
+        return warn(registration.problem, f"repair {name}")
+    ours = _ours(root)
+    if same_server({"command": [*launch.command]}, {"command": [*ours.command]}, launch.folder):
         return Check(name=name, level=Level.OK, found="names this server")
-    install = f"{command_path()} install {registration.client} --lab {shlex.quote(str(root))}"
-    check = check_server(launch, ask_status=ask_status, name=name, install=install)
-    found = f"names {shlex.join(launch.command)}: {check.found}"
-    level = Level.WARN if check.level is Level.FAIL else check.level
-    if level is Level.OK and _looks_in_folder_first(launch):
-        level, found = Level.WARN, f"{found}; Python looks for its modules in the lab first"
-        return Check(name=name, level=level, found=found, advice=f"in {name}, give Python -P, or name {command_path()}")
-    return Check(name=name, level=level, found=found, advice=check.advice)
+    found = "another server, not started here" if _resolved(launch) else "command not found"
+    advice = shlex.join([ours.command[0], "install", registration.client, "--lab", str(root), "--replace"])
+    return warn(f"names {shlex.join(launch.command)}: {found}", advice)
 
 
 def registrations(root: Path) -> list[Registration]:
@@ -186,20 +173,6 @@ def _resolved(launch: Launch) -> Launch | None:
     )
 
 
-def _is_ours(launch: Launch, root: Path) -> bool:
-    """Say whether it starts the same program for the same lab as `_ours` does."""
-    resolved, ours = _resolved(launch), _resolved(_ours(root))
-    if resolved is None or ours is None or Path(resolved.command[0]).resolve() != Path(ours.command[0]).resolve():
-        return False
-    match resolved.command[1:]:
-        case ("serve",):
-            return launch.folder.resolve() == root.resolve()
-        case ("serve", "--lab", lab):
-            return (launch.folder / lab).resolve() == root.resolve()
-        case _:
-            return False
-
-
 def _described(*shaken: Shaken) -> str:
     first = shaken[0]
     revisions = " and ".join(each.revision for each in shaken)
@@ -215,12 +188,3 @@ def _shadow(stderr: str, folder: Path) -> str | None:
         if beside and not path.resolve().is_relative_to(_PACKAGE):
             return str(path)
     return None
-
-
-def _looks_in_folder_first(launch: Launch) -> bool:
-    """Say whether it is a Python that looks for modules in the current folder, which belongs to an agent."""
-    arguments = launch.command[1:]
-    if not Path(launch.command[0]).name.startswith("python") or "-m" not in arguments:
-        return False
-    options = arguments[: arguments.index("-m")]
-    return not any(option in ("-P", "-I") for option in options) and not launch.environment.get("PYTHONSAFEPATH")

@@ -1,8 +1,9 @@
-"""Whether two entries of clients' configurations start the same server: by relative or absolute paths, in any client's form."""
+"""Whether two entries of clients' configurations start the same server, whatever their form and however they name it."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,5 +36,6 @@ def _started(entry: Any, root: Path) -> tuple[Path, tuple[str, ...]] | None:
         index = rest.index("--lab")
         lab = root / rest[index + 1]
         del rest[index : index + 2]
-    place = (root / program).absolute() if os.sep in program else Path(program)
-    return place, (str(lab.resolve()), *rest)
+    named = root / program if os.sep in program else Path(program)
+    found = shutil.which(named)
+    return named if found is None else Path(found).resolve(), (str(lab.resolve()), *rest)

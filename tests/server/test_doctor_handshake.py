@@ -179,29 +179,32 @@ def test_what_the_clients_files_name_is_read_in_each_ones_form(tmp_path: Path) -
 def test_a_file_that_no_client_can_read_is_a_warning(tmp_path: Path, text: str) -> None:
     write(tmp_path, ".mcp.json", text)
     (registration,) = registrations(tmp_path)
-    found = check_registration(registration, root=tmp_path, ask_status=False)
+    found = check_registration(registration, root=tmp_path)
     assert found.level is Level.WARN
     assert found.name == ".mcp.json"
     assert "is not what its client reads" in found.found
 
 
-def test_a_registered_command_that_is_another_is_tried_and_its_fault_is_a_warning(tmp_path: Path) -> None:
+def test_a_registered_command_that_is_another_is_a_warning_and_never_started(tmp_path: Path) -> None:
     def told(**values: object) -> Check:
         write(tmp_path, ".mcp.json", entry(**values))
         (registration,) = registrations(tmp_path)
-        return check_registration(registration, root=tmp_path, ask_status=False)
+        return check_registration(registration, root=tmp_path)
 
     gone = told(command="/gone/bin/autoresearch", args=["serve"])
     assert gone.level is Level.WARN
-    assert "/gone/bin/autoresearch: command not found" in gone.found
-    assert gone.advice == f"{command_path()} install claude --lab {tmp_path}"
-    (tmp_path / "mine.py").write_text(SERVER)
-    first = told(command=sys.executable, args=["-m", "mine"])
-    assert first.level is Level.WARN
-    assert "looks for its modules in the lab first" in first.found
-    (tmp_path / "wrapper").write_text(f'#!/bin/sh\ntest "$X" = 1 && exec {sys.executable} {tmp_path / "mine.py"}\n')
+    assert "/gone/bin/autoresearch serve: command not found" in gone.found
+    assert gone.advice == f"{command_path()} install claude --lab {tmp_path} --replace"
+    (tmp_path / "wrapper").write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")  # as an agent could write it
     (tmp_path / "wrapper").chmod(0o755)
-    assert told(command="./wrapper", env={"X": "1"}).level is Level.OK
+    other = told(command="./wrapper", args=["serve"])
+    assert other.level is Level.WARN
+    assert "another server, not started here" in other.found
+    assert not (tmp_path / "started").exists()
+    elsewhere = told(command=command_path(), args=["serve", "--lab", str(tmp_path.parent)])
+    assert elsewhere.level is Level.WARN
+    for arguments in (["serve"], ["serve", "--lab", str(tmp_path)], ["serve", "--lab", "."]):
+        assert told(command=command_path(), args=arguments).found == "names this server"
 
 
 @pytest.mark.slow
