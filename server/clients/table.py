@@ -20,6 +20,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ...lab.paths import STATE_VARIABLE
+from ...prepare.corpus import CACHE_VARIABLE
 from ...tools.waiting import MAX_WAIT_VARIABLE
 from .pieces import Entry, Piece, Purpose, Tables, WholeFile
 
@@ -99,8 +101,10 @@ class Client:
     unattended: str
 
 
-def _environment(wait_seconds: int) -> dict[str, str]:
-    return {MAX_WAIT_VARIABLE: str(wait_seconds)}
+def _environment(setup: Setup, wait_seconds: int | None = None) -> dict[str, str]:
+    """Return what a server is to find in its environment; not every client hands on its own."""
+    places = {name: os.environ[name] for name in (STATE_VARIABLE, CACHE_VARIABLE) if setup.command and os.environ.get(name)}
+    return places if wait_seconds is None else {MAX_WAIT_VARIABLE: str(wait_seconds), **places}
 
 
 def _configured(variable: str, default: Path) -> Path:
@@ -121,7 +125,7 @@ def _claude(setup: Setup) -> tuple[Piece, ...]:
         "type": "stdio",
         "command": command,
         "args": arguments,
-        "env": _environment(CLAUDE_WAIT_SECONDS),
+        "env": _environment(setup, CLAUDE_WAIT_SECONDS),
         "timeout": TIMEOUT_SECONDS * 1000,
         "alwaysLoad": True,  # or only names of the tools are in the prompt, and the model must search for them
     }
@@ -158,12 +162,12 @@ def toml_string(text: str) -> str:
 def _codex(setup: Setup) -> tuple[Piece, ...]:
     command, arguments = setup.serve()
     folder = _configured("CODEX_HOME", setup.home / ".codex") if setup.user else setup.root / ".codex"
-    wait = _environment(LONG_WAIT_SECONDS)[MAX_WAIT_VARIABLE]
+    environment = ", ".join(f"{key} = {toml_string(value)}" for key, value in _environment(setup, LONG_WAIT_SECONDS).items())
     lines = [
         f"[mcp_servers.{SERVER_NAME}]",
         f"command = {toml_string(command)}",
         f"args = [{', '.join(toml_string(argument) for argument in arguments)}]",
-        f"env = {{ {MAX_WAIT_VARIABLE} = {toml_string(wait)} }}",
+        f"env = {{ {environment} }}",
         # In a person's own file a lab that is gone must not keep Codex from starting elsewhere.
         *([] if setup.user else ["required = true"]),
         "startup_timeout_sec = 60",
@@ -181,7 +185,8 @@ def _codex(setup: Setup) -> tuple[Piece, ...]:
 def _cursor(setup: Setup) -> tuple[Piece, ...]:
     command, arguments = setup.serve(f"${{workspaceFolder}}/{VENV_COMMAND}", "${workspaceFolder}")
     folder = (setup.home if setup.user else setup.root) / ".cursor"
-    server = {"type": "stdio", "command": command, "args": arguments}
+    places = _environment(setup)
+    server = {"type": "stdio", "command": command, "args": arguments, **({"env": places} if places else {})}
     pieces: list[Piece] = [
         Entry(file=folder / "mcp.json", path=("mcpServers", SERVER_NAME), value=server, purpose=Purpose.SERVER)
     ]
@@ -206,7 +211,8 @@ def _cursor(setup: Setup) -> tuple[Piece, ...]:
 def _vscode(setup: Setup) -> tuple[Piece, ...]:
     command, arguments = setup.serve(f"${{workspaceFolder}}/{VENV_COMMAND}", "${workspaceFolder}")
     folder = vscode_user_folder(setup.home) if setup.user else setup.root / ".vscode"
-    server = {"type": "stdio", "command": command, "args": arguments}
+    places = _environment(setup)
+    server = {"type": "stdio", "command": command, "args": arguments, **({"env": places} if places else {})}
     pieces: list[Piece] = [Entry(file=folder / "mcp.json", path=("servers", SERVER_NAME), value=server, purpose=Purpose.SERVER)]
     edits = "chat.tools.edits.autoApprove"
     settings = folder / "settings.json"
@@ -233,7 +239,7 @@ def _gemini(setup: Setup) -> tuple[Piece, ...]:
     server: dict[str, Any] = {
         "command": command,
         "args": arguments,
-        "env": _environment(LONG_WAIT_SECONDS),
+        "env": _environment(setup, LONG_WAIT_SECONDS),
         "timeout": TIMEOUT_SECONDS * 1000,
     }
     if setup.allow:
@@ -284,7 +290,7 @@ def _opencode(setup: Setup) -> tuple[Piece, ...]:
     server = {
         "type": "local",
         "command": [command, *arguments],
-        "environment": _environment(LONG_WAIT_SECONDS),
+        "environment": _environment(setup, LONG_WAIT_SECONDS),
         "enabled": True,
         "timeout": TIMEOUT_SECONDS * 1000,
     }

@@ -89,6 +89,14 @@ def test_install_then_uninstall_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("client", BY_NAME)
+def test_a_server_finds_the_state_folder_of_whoever_installed_it(
+    client: str, folder: Path, call: Callable[..., Result]
+) -> None:
+    assert call("install", client).exit_code == 0
+    assert any(str(folder.parent / "state").encode() in text for text in contents(folder).values())
+
+
+@pytest.mark.parametrize("client", BY_NAME)
 def test_a_second_install_has_nothing_to_change(client: str, call: Callable[..., Result], folder: Path) -> None:
     first = call("install", client)
     assert "Once: " in first.stdout
