@@ -93,8 +93,7 @@ class LocalBench:
 
     def kill_runner(self, run_id: str) -> None:
         (runner,) = self.runners(run_id)
-        runner.kill()
-        until(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
+        kill(runner)
 
     def delete(self, run_id: str) -> None:
         shutil.rmtree(self.state.run(run_id).root)
@@ -111,13 +110,19 @@ class LocalBench:
         return found
 
     def clean(self) -> None:
-        """End everything that was started."""
+        """End everything that was started; its devices are free then, which the next test may count on."""
         for process in self.runners():
-            with suppress(psutil.Error):
-                process.kill()
+            kill(process)
         for started_here in self._started:
             started_here.kill()
             started_here.communicate()
+
+
+def kill(process: psutil.Process) -> None:
+    """End a process and wait until it holds nothing any more."""
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+        until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
 def template(harness: Path, state: StatePaths) -> RunSpec:
@@ -225,9 +230,9 @@ def test_runs_that_have_ended_are_not_looked_at_again(quick_bench: LocalBench) -
     """However many there are: what capacity looks at is what has not ended."""
     executor = quick_bench.executor()
     executor.submit(quick_bench.spec("a.1"))
+    ended(executor, "a.1")
     executor.submit(quick_bench.spec("b.1", seconds=LONG))
     executor.submit(quick_bench.spec("c.1", device=1, seconds=LONG))
-    ended(executor, "a.1")
     started(executor, "c.1")
     quick_bench.kill_runner("c.1")
     assert executor.capacity()[quick_bench.devices[1]] == (1, 1)
