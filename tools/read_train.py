@@ -11,7 +11,7 @@ from ..lab import researchers
 from ..lab.errors import NotReadyError
 from ..lab.files import sha256_hex
 from ..lab.lab import Lab
-from ..lab.own_file import Standing, own_file, read_own
+from ..lab.own_file import OwnFile, Standing, own_file, read_own
 from .describe import clean, next_without_experiment, shorten, train_file_of
 from .results import Answer, cut_bytes
 
@@ -59,7 +59,7 @@ def read_train(
     base = who.base or "the file that the session started with"
     if whose == "mine":
         content, file = read_own(lab, who), str(train_file_of(lab, who))
-        about = _about(lab, base, *_standing(lab, researcher, content))
+        about = _about(base, own_file(lab, session, who, content))
         calls = next_without_experiment(lab, session, who)
     else:
         if session.champion is None:
@@ -96,22 +96,16 @@ def read_train(
     )
 
 
-def _standing(lab: Lab, researcher: str, content: bytes) -> tuple[Standing, str]:
-    session = lab.session()
-    found = own_file(lab, session, researchers.find(lab, session, researcher), content)
+def _about(base: str, found: OwnFile) -> str:
     words = shorten(clean(found.words.encode()), _WORDS_BYTES)
-    if found.tried_as is not None:
-        verdict = found.tried_as.verdict or "running"
-        words = f"{words}; these bytes are {found.tried_as.id} ({verdict}, {found.tried_as.decision})"
-    return found.standing, words
-
-
-def _about(lab: Lab, base: str, standing: Standing, words: str) -> str:
-    if standing is Standing.UNCHANGED:
+    if found.standing is Standing.UNCHANGED:
         return f"builds on {base}, unchanged"
-    if standing is Standing.REFUSED:
+    if found.standing is Standing.REFUSED:
         return f"builds on {base}; run_experiment would refuse it: {words}"
-    return f"builds on {base}; changed: {words}" + ("; never run" if standing is Standing.UNRUN else "")
+    if found.tried_as is not None:
+        tried = f"{found.tried_as.id} ({found.tried_as.verdict or 'running'}, {found.tried_as.decision})"
+        return f"builds on {base}; changed: {words}; these bytes are {tried}"
+    return f"builds on {base}; changed: {words}" + ("; never run" if found.standing is Standing.UNRUN else "")
 
 
 def _decoded(content: bytes) -> tuple[str, list[str]]:
