@@ -59,12 +59,16 @@ class SmallDisk:
 
     def fill(self, *, leave_kb: int = 0) -> None:
         """Leave nothing free, or that much."""
-        facts = os.statvfs(self.root)
-        used_kb = (facts.f_blocks - facts.f_bfree) * facts.f_frsize // _KB
-        self._remount(f"size={max(4, used_kb + leave_kb)}k")
+
+        def size() -> str:
+            facts = os.statvfs(self.root)
+            used_kb = (facts.f_blocks - facts.f_bfree) * facts.f_frsize // _KB
+            return f"size={max(4, used_kb + leave_kb)}k"
+
+        self._remount(size)
 
     def free(self) -> None:
-        self._remount("size=1g")
+        self._remount(lambda: "size=1g")
 
     @contextmanager
     def kept_full(self) -> Iterator[None]:
@@ -90,19 +94,17 @@ class SmallDisk:
             self.free()
 
     def freeze(self) -> None:
-        self._remount("ro")
+        self._remount(lambda: "ro")
 
     def thaw(self) -> None:
-        self._remount("rw")
+        self._remount(lambda: "rw")
 
-    def _remount(self, option: str) -> None:
-        for _ in range(50):  # refused while what lies there is growing
-            if (
-                subprocess.run(["mount", "-o", f"remount,{option}", self.root], capture_output=True, check=False).returncode
-                == 0
-            ):
+    def _remount(self, option: Callable[[], str]) -> None:
+        for _ in range(50):  # refused where what lies there has grown meanwhile, so it is asked anew each time
+            command = ["mount", "-o", f"remount,{(wanted := option())}", str(self.root)]
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 return
-        raise AssertionError(f"{self.root} cannot be remounted with {option}")
+        raise AssertionError(f"{self.root} cannot be remounted with {wanted}")
 
 
 @dataclass(frozen=True, slots=True)
