@@ -99,12 +99,17 @@ def wait(lab: Lab, experiment_id: str, seconds: float, on_progress: Callable[[Pr
 def current_progress(lab: Lab, experiment_id: str) -> Progress:
     """Return where an unfinished experiment stands."""
     runs = lab.ledger.runs(experiment_id)
-    age_seconds = max(0.0, round(time.time() - lab.ledger.experiment(experiment_id).created_at, 2))
+    age_seconds = age_of(lab.ledger.experiment(experiment_id))
     note = disk_warning(lab.state.root) or confirmation_note([run.result for run in runs if run.result is not None])
     for run in runs:
         if run.state is RunState.RUNNING and (progress := lab.executor.progress(run.attempt_id)) is not None:
             return replace(progress, note=note, age_seconds=age_seconds)
     return Progress(phase="queued", note=note, age_seconds=age_seconds)
+
+
+def age_of(experiment: Experiment) -> float:
+    """Return the seconds since an experiment was proposed; they also grow while it is queued or scored."""
+    return max(0.0, round(time.time() - experiment.created_at, 2))
 
 
 def results_of(lab: Lab, experiment_id: str) -> list[RunResult]:

@@ -91,18 +91,11 @@ def own_file(lab: Lab, session: Session, who: Researcher, content: bytes | None 
     words = change_in_words(parent, content)
     if (tried := _tried_as(lab, session, content)) is not None:
         return OwnFile(standing=Standing.TRIED, words=words, tried_as=tried)
-    if (refusal := refusal_of(content, parent)) is not None:
-        return OwnFile(standing=Standing.REFUSED, words=refusal)
-    return OwnFile(standing=Standing.UNRUN, words=words)
-
-
-def refusal_of(content: bytes, parent: bytes) -> str | None:
-    """Return why `run_experiment` would refuse these bytes, whatever was tried before; None: it would not."""
     try:
         check_candidate(content, parent)
     except CandidateError as error:
-        return str(error)
-    return None
+        return OwnFile(standing=Standing.REFUSED, words=str(error))
+    return OwnFile(standing=Standing.UNRUN, words=words)
 
 
 def _tried_as(lab: Lab, session: Session, content: bytes) -> Experiment | None:

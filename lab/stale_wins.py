@@ -59,14 +59,11 @@ def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str |
     """
     champion = lab.champion(session)
     assert champion is not None, "only a kept experiment makes another one stale"
-    content = _merged(lab, experiment, champion, session)
-    if isinstance(content, StaleConflict):
-        return content
     try:
         merged = record_experiment(
             lab,
             session,
-            content,
+            _merged(lab, experiment, champion, session),
             researcher=experiment.researcher,
             parent=champion,
             parent_version=session.version,
@@ -74,6 +71,8 @@ def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str |
             hypothesis=experiment.hypothesis,
             rebase_of=experiment.id,
         )
+    except _NoMergeError as error:
+        return _conflict(lab, experiment, champion, session, str(error))
     except CandidateError as error:
         return _conflict(lab, experiment, champion, session, f"what they make together cannot be an experiment: {error}")
     lesson = f"a stale win: merged onto the champion {champion.id} and run again as {merged}"
@@ -84,16 +83,20 @@ def merge_stale_win(lab: Lab, experiment: Experiment, session: Session) -> str |
 def would_merge(lab: Lab, experiment: Experiment, session: Session) -> bool:
     """Say whether `keep` of a stale win comes to a merged experiment; else it says why not, and changes nothing."""
     champion = lab.champion(session)
+    if champion is None:
+        return False
     try:
-        if champion is None or isinstance(content := _merged(lab, experiment, champion, session), StaleConflict):
-            return False
-        check_candidate(content, lab.source_of(session, champion))
-    except (CandidateError, DecisionError):
+        check_candidate(_merged(lab, experiment, champion, session), lab.source_of(session, champion))
+    except (_NoMergeError, CandidateError, DecisionError):
         return False
     return True
 
 
-def _merged(lab: Lab, experiment: Experiment, champion: Experiment, session: Session) -> bytes | StaleConflict:
+class _NoMergeError(Exception):
+    """The two changes do not merge; the text says why."""
+
+
+def _merged(lab: Lab, experiment: Experiment, champion: Experiment, session: Session) -> bytes:
     if len(origins(lab, experiment)) > MAX_MERGES:
         raise DecisionError(
             f"{experiment.id} was merged {MAX_MERGES} times, and has to be run on {champion.id} now. "
@@ -103,10 +106,9 @@ def _merged(lab: Lab, experiment: Experiment, champion: Experiment, session: Ses
     try:
         merge = merge_file(parent, ours, theirs, labels=(experiment.parent or "start", champion.id, experiment.id))
     except GitError as error:
-        return _conflict(lab, experiment, champion, session, f"they cannot be merged: {error}")
+        raise _NoMergeError(f"they cannot be merged: {error}") from error
     if merge.conflicts:
-        reason = f"the two changes touch the same lines in {merge.conflicts} places"
-        return _conflict(lab, experiment, champion, session, reason)
+        raise _NoMergeError(f"the two changes touch the same lines in {merge.conflicts} places")
     if merge.content == ours:
         raise DecisionError(
             f"The champion {champion.id} has the change of {experiment.id} already. "

@@ -19,10 +19,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Literal
 
 from .candidate import CandidateFacts, changed_constants, check_candidate, unified_diff
 from .errors import CandidateError
 from .paths import TRAIN_FILE
+
+Newlines = Literal["LF", "CRLF", "mixed", "none"]
 
 _BOM = "\ufeff"
 _MOST_PLACES = 5  # named in an error
@@ -107,6 +110,16 @@ def change_in_words(parent: bytes, child: bytes) -> str:
     return ", ".join([*constants[:_MOST_CONSTANTS], *more, f"{added} lines added, {removed} removed"])
 
 
+def newlines_of(text: str) -> Newlines:
+    """Say how the lines of a text end; "none": it has one line without an end."""
+    both, line_feeds, returns = (text.count(end) for end in ("\r\n", "\n", "\r"))
+    if not line_feeds and not returns:
+        return "none"
+    if not returns:
+        return "LF"
+    return "CRLF" if both == line_feeds == returns else "mixed"
+
+
 def _facts(source: bytes) -> CandidateFacts | None:
     try:
         return check_candidate(source, None)
@@ -140,7 +153,7 @@ class _View:
         except UnicodeEncodeError as error:
             raise CandidateError(f"The edit has {spelled[error.start]!a}, which is no character: leave it out.") from None
         has_bom = text.startswith(_BOM) and _BOM not in spelled
-        is_crlf = "\r" not in spelled and "\n" in text and text.count("\r\n") == text.count("\n") == text.count("\r")
+        is_crlf = "\r" not in spelled and newlines_of(text) == "CRLF"
         text = text.removeprefix(_BOM) if has_bom else text
         return cls(text=text.replace("\r\n", "\n") if is_crlf else text, has_bom=has_bom, is_crlf=is_crlf)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +10,7 @@ from ..lab import researchers
 from ..lab.caller import caller
 from ..lab.candidate import check_candidate
 from ..lab.confirmation import weigh
-from ..lab.dispatch import current_progress, results_of
+from ..lab.dispatch import age_of, current_progress, results_of
 from ..lab.errors import LabError
 from ..lab.experiments import may_decide
 from ..lab.files import sha256_hex
@@ -244,8 +243,7 @@ def _next_calls(lab: Lab, experiment: Experiment, session: Session) -> list[str]
         queued = not any(run.state is RunState.RUNNING for run in lab.ledger.runs(experiment.id))
         if queued and lab.paused() is not None and (ending := _ending(lab, session)) is not None:
             return [f"{ending}. {experiment.id} is queued and starts then", f"cancel_experiment('{experiment.id}')"]
-        age_seconds = max(0.0, time.time() - experiment.created_at)  # it also grows while the experiment is queued or scored
-        waiting = f"wait_experiment('{experiment.id}', after={age_seconds:.2f})"
+        waiting = f"wait_experiment('{experiment.id}', after={age_of(experiment):.2f})"
         return [waiting, f"cancel_experiment('{experiment.id}')"] if may_decide(experiment) else [waiting]
     if experiment.decision is Decision.PENDING and may_decide(experiment):
         revert = f"revert('{experiment.id}', lesson='...')"

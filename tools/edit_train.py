@@ -11,7 +11,7 @@ from ..lab.candidate import MAX_SOURCE_BYTES, check_candidate, unified_diff
 from ..lab.errors import CandidateError
 from ..lab.files import sha256_hex
 from ..lab.lab import Lab
-from ..lab.own_file import edit_own, own_file, parent_of, refusal_of
+from ..lab.own_file import edit_own, own_file, parent_of
 from ..lab.train_edits import apply_patch, replace_once
 from .describe import clean, next_without_experiment, run_call, shorten, train_file_of, undecided
 from .results import Answer, cut_bytes
@@ -85,7 +85,11 @@ def edit_train(
     session = lab.ledger.session_now(session.tag)
     who = researchers.find(lab, session, who.name)
     parent = parent_of(lab, session, who)
-    refusal = refusal_of(edited.content, parent)
+    refusal, warnings = None, list[str]()
+    try:
+        warnings += check_candidate(edited.content, parent).warnings
+    except CandidateError as error:
+        refusal = str(error)
     whole = clean(unified_diff(parent, edited.content).encode())
     diff = cut_bytes(whole, _DIFF_BYTES)
     calls = next_without_experiment(lab, session, who)
@@ -93,7 +97,6 @@ def edit_train(
     own = own_file(lab, session, who, edited.content)
     if waiting and refusal is None and own.tried_as is None and session.champion is not None:
         calls = [*calls, run_call(lab, session, who)]
-    warnings = [] if refusal is not None else list(check_candidate(edited.content, parent).warnings)
     if waiting:
         warnings.append(
             f"{waiting[0]} is undecided: reverting it puts the champion's file here, and this edit is saved under a ref. Run "

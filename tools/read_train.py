@@ -12,6 +12,7 @@ from ..lab.errors import NotReadyError
 from ..lab.files import sha256_hex
 from ..lab.lab import Lab
 from ..lab.own_file import OwnFile, Standing, own_file, read_own
+from ..lab.train_edits import Newlines, newlines_of
 from .describe import clean, next_without_experiment, shorten, train_file_of
 from .results import Answer, cut_bytes
 
@@ -28,7 +29,7 @@ class TrainAnswer(Answer):
     first_line: int
     last_line: int
     lines: int = Field(description="Of the whole file.")
-    newlines: Literal["LF", "CRLF", "mixed", "none"] = Field(description="CRLF is shown as LF, and edit_train keeps it.")
+    newlines: Newlines = Field(description="CRLF is shown as LF, and edit_train keeps it.")
     content: str = Field(description="These lines exactly, with nothing before them: what edit_train takes as old.")
     warnings: list[str]
 
@@ -68,7 +69,7 @@ def read_train(
         about = "your own file builds on it" if who.base == session.champion else f"your own file builds on {base}"
         calls = [f"read_train({named.removeprefix(', ')})"]
     text, warnings = _decoded(content)
-    newlines = _newlines(text)
+    newlines = newlines_of(text)
     lines = (text.replace("\r\n", "\n") if newlines == "CRLF" else text).split("\n")
     lines = [*(f"{line}\n" for line in lines[:-1]), *([lines[-1]] if lines[-1] else [])]
     if lines and not lines[-1].endswith("\n"):
@@ -115,15 +116,6 @@ def _decoded(content: bytes) -> tuple[str, list[str]]:
         line = content.count(b"\n", 0, error.start) + 1
         said = f"It is not UTF-8 in line {line}, so it is shown with marks and cannot be edited or run: revert('workspace')."
         return content.decode(errors="replace"), [said]
-
-
-def _newlines(text: str) -> Literal["LF", "CRLF", "mixed", "none"]:
-    both, line_feeds, returns = (text.count(end) for end in ("\r\n", "\n", "\r"))
-    if not line_feeds and not returns:
-        return "none"
-    if not returns:
-        return "LF"
-    return "CRLF" if both == line_feeds == returns else "mixed"
 
 
 def _page(lines: list[str]) -> tuple[list[str], int]:

@@ -85,7 +85,6 @@ class Client:
         title: how people call it.
         programs: its executables, the first to be found says that it is on this machine.
         folder: a folder below the home that says so too.
-        wait_seconds: how long a tool may wait in it; None: as long as autoresearch.toml says.
         pieces: what its configuration needs for a setup.
         trust: what a person does once, by hand.
         unattended: how to start it for a night without anybody.
@@ -95,7 +94,6 @@ class Client:
     title: str
     programs: tuple[str, ...]
     folder: str
-    wait_seconds: int | None
     pieces: Callable[[Setup], tuple[Piece, ...]]
     trust: str
     unattended: str
@@ -312,7 +310,6 @@ CLIENTS = (
         title="Claude Code",
         programs=("claude",),
         folder=".claude",
-        wait_seconds=CLAUDE_WAIT_SECONDS,
         pieces=_claude,
         trust="Start `claude` in the lab once and accept the question whether you trust the folder.",
         unattended='claude "start"    (in a trusted folder the rules above suffice; anything else it wants to do still asks)',
@@ -322,7 +319,6 @@ CLIENTS = (
         title="Codex",
         programs=("codex",),
         folder=".codex",
-        wait_seconds=LONG_WAIT_SECONDS,
         pieces=_codex,
         trust="Start `codex` in the lab once, accept that you trust the folder, and trust the Stop hook with /hooks.",
         unattended='codex --ask-for-approval never --sandbox workspace-write "start"',
@@ -332,7 +328,6 @@ CLIENTS = (
         title="Cursor",
         programs=("cursor-agent", "cursor"),
         folder=".cursor",
-        wait_seconds=None,
         pieces=_cursor,
         trust="Open the lab in Cursor, trust the workspace, and switch the server on under Settings, MCP.",
         unattended='set Auto-Run to use the allowlist; on the command line: cursor-agent --approve-mcps "start"',
@@ -342,7 +337,6 @@ CLIENTS = (
         title="VS Code",
         programs=("code",),
         folder=".vscode",
-        wait_seconds=None,
         pieces=_vscode,
         trust=(
             "Open the lab, trust the workspace, start the server from .vscode/mcp.json, and at the first call choose to allow "
@@ -355,7 +349,6 @@ CLIENTS = (
         title="Gemini CLI",
         programs=("gemini",),
         folder=".gemini",
-        wait_seconds=LONG_WAIT_SECONDS,
         pieces=_gemini,
         trust="Start `gemini` in the lab once and accept that you trust the folder.",
         unattended='gemini --prompt-interactive "start"',
@@ -365,7 +358,6 @@ CLIENTS = (
         title="opencode",
         programs=("opencode",),
         folder=".config/opencode",
-        wait_seconds=LONG_WAIT_SECONDS,
         pieces=_opencode,
         trust="Nothing: opencode starts the servers of a project at once.",
         unattended='opencode run "start"    (opencode allows what no rule forbids)',
