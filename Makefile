@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := tests/conformance/node_modules/.installed
 
-.PHONY: help setup research test clients test-all attack-table attack-figures kill-matrix crowd soak check format clean
+.PHONY: help setup research bench test clients test-all attack-table attack-figures kill-matrix crowd soak check format clean
 
 help:
 	@echo "make setup      make .venv and install the project into it"
 	@echo "make research   run a short real research session in labs/demo, on this machine"
+	@echo "make bench      our train.py against a port of upstream's recipe; writes docs/BENCHMARKS.md (an hour and a half on two cores)"
 	@echo "make test       everything that CI runs; without make clients, the tests of the official MCP clients are skipped"
 	@echo "make clients    install the official MCP Inspector and conformance suite for make test (Node.js with npm)"
 	@echo "make test-all   every attack of tests/attacks on every rung, as this user and as an ordinary one"
@@ -27,6 +28,10 @@ $(STAMP): pyproject.toml
 
 research: setup
 	$(BIN)/autoresearch research
+
+# Our recipe against a port of upstream's, by turns (corpus wheels). BENCH holds options, such as --profile gpu.
+bench: setup
+	$(BIN)/autoresearch bench --seconds 60 --seconds 300 --repeats 3 --json bench-results.json --markdown docs/BENCHMARKS.md $(BENCH)
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The locked harness that a candidate imports; the names follow karpathy/autoresearch where upstream has them.
 
     MAX_SEQ_LEN, TIME_BUDGET, SEED, PROFILE, DEVICE   set by the referee
+    MEMORY_BYTES                                      what the run may use: its limit on a CPU, the device's memory on a GPU
     Tokenizer.load(vocab_size)                        a trusted byte-level BPE of one of the prepared sizes
     synthetic_batch(B, T)                             random tokens, for warm-up and compilation before the clock starts
     rehearse(model)                                   serialise, reload and run the model in a fresh process, before the data
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .runtime import (
         DEVICE,
         MAX_SEQ_LEN,
+        MEMORY_BYTES,
         PROFILE,
         SEED,
         TIME_BUDGET,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEVICE",
     "MAX_SEQ_LEN",
+    "MEMORY_BYTES",
     "PROFILE",
     "SEED",
     "TIME_BUDGET",

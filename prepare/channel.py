@@ -47,6 +47,7 @@ class Channel:
         self._accept_fds = accept_fds
         self._buffer = bytearray()
         self._fds: list[int] = []
+        self._unwritten = bytearray()
 
     @classmethod
     def from_fd(cls, fd: int, *, max_payload_bytes: int = 1 << 31, accept_fds: bool = True) -> Channel:
@@ -87,7 +88,31 @@ class Channel:
                 sent = socket.send_fds(self._socket, [head], list(fds))
                 head = head[sent:]
             self._socket.sendall(head)
-            self._socket.sendall(payload)
+            if payload:  # a reader that has the whole frame may be gone by now
+                self._socket.sendall(payload)
+        except OSError as error:
+            raise ChannelClosedError(f"the process at the other end does not read: {error}") from error
+
+    def queue(self, header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+        """Take one frame, which `flush` writes: for who must not wait for a reader that may be writing itself."""
+        encoded = json.dumps(header).encode()
+        self._unwritten += _LENGTHS.pack(len(encoded), len(payload)) + encoded
+        self._unwritten += payload
+
+    @property
+    def has_unwritten(self) -> bool:
+        """True while something queued is not written."""
+        return bool(self._unwritten)
+
+    def flush(self) -> None:
+        """Write as much of what is queued as the socket takes now; raises `ChannelClosedError` when the reader is gone."""
+        self._socket.setblocking(False)
+        try:
+            while self._unwritten:
+                sent = self._socket.send(self._unwritten)
+                del self._unwritten[:sent]
+        except BlockingIOError:
+            return
         except OSError as error:
             raise ChannelClosedError(f"the process at the other end does not read: {error}") from error
 

@@ -10,7 +10,7 @@ import io
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cloudpickle
 import torch
@@ -56,9 +56,10 @@ def save_model(model: torch.nn.Module, path: Path) -> None:
             part.training = mode
 
 
-def load_model(data: bytes, device: str) -> torch.nn.Module:
-    """Load what `save_model` wrote. Runs the candidate's code: call it only in a scoring process."""
-    model = cloudpickle.loads(data)
+def load_model(file: IO[bytes], device: str) -> torch.nn.Module:
+    """Load what `save_model` wrote, from a file: never all of its bytes at once. Runs the candidate's code: call it only in
+    a scoring process."""
+    model = cloudpickle.load(file)
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"the candidate handed over a {type(model).__name__}, not a torch.nn.Module")
     return model.to(device).eval()
@@ -66,7 +67,8 @@ def load_model(data: bytes, device: str) -> torch.nn.Module:
 
 def try_model(path: Path, length: int, device: str) -> torch.nn.Module:
     """Load a saved model and run it once on random tokens, int64 [1, length]; raises what the scorer would meet."""
-    model = load_model(path.read_bytes(), device)
+    with path.open("rb") as file:
+        model = load_model(file, device)
     inputs = torch.randint(256, (1, length), device=device)
     with torch.inference_mode():
         logits = model(inputs)

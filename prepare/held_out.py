@@ -42,7 +42,7 @@ def measure_overlap(
     """
     import numpy as np
 
-    from .overlap import overlap_share, sample_every
+    from .overlap import distinct_sorted, overlap_share, sample_every
 
     total_bytes = sum(record.text_bytes for record in corpus.manifest.splits.values())
     one_in = sample_every(corpus.manifest.splits["train"].text_bytes)
@@ -64,7 +64,7 @@ def measure_overlap(
                 continue
             first, stop = documents_of[project.name]
             parts.append(_hashes(corpus.text_path(split), offsets[first : stop + 1], one_in, add))
-            share = overlap_share(np.unique(parts[-1]), train)
+            share = overlap_share(distinct_sorted(parts[-1]), train)
             if max_overlap is not None and share > max_overlap:
                 raise OverlapError(
                     f"{share:.2%} of the 13-token shingles of {project.name} ({split}) occur in the training text, at most "
@@ -72,7 +72,7 @@ def measure_overlap(
                 )
         hashes = np.concatenate(parts)
         records[split] = OverlapRecord(
-            distinct_share=round(overlap_share(np.unique(hashes), train), 6),
+            distinct_share=round(overlap_share(distinct_sorted(hashes), train), 6),
             occurrence_share=round(overlap_share(hashes, train), 6),
             sampled_share=round(1 / one_in, 6),
         )

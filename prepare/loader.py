@@ -9,6 +9,7 @@ Not seen in an epoch: fewer than T tokens at either end, and the windows that do
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +17,32 @@ import numpy.typing as npt
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]
 
 
+class Windows(NamedTuple):
+    """Where the targets of one batch stand: ``table[rows]``, uint16 ``[B, T]``, whose rows are contiguous in the store."""
+
+    table: npt.NDArray[np.uint16]  # [windows, T], a view of the store
+    rows: npt.NDArray[np.int64]  # [B]
+    epoch: int  # counts from 1
+
+
 def token_batches(
     tokens: npt.NDArray[np.uint16], batch_size: int, sequence_length: int, bos_token_id: int, seed: int
 ) -> Iterator[Batch]:
-    """Return an endless iterator of ``(inputs, targets, epoch)``.
+    """Return an endless iterator of ``(inputs, targets, epoch)``: inputs and targets are int64 ``[B, T]``, fresh each time.
+
+    ``bos_token_id`` is the first input of every row; everything else is as `token_windows` has it.
+    """
+    return _batches(token_windows(tokens, batch_size, sequence_length, seed), bos_token_id)
+
+
+def token_windows(tokens: npt.NDArray[np.uint16], batch_size: int, sequence_length: int, seed: int) -> Iterator[Windows]:
+    """Return an endless iterator of where each batch stands.
 
     Args:
         tokens: the token store, uint16 ``[tokens]``, usually a read-only memory map.
         batch_size: rows in a batch (B).
         sequence_length: tokens in a row (T).
-        bos_token_id: the first input of every row.
         seed: decides phase and order of every epoch.
-
-    Returns:
-        inputs and targets, int64 ``[B, T]``, fresh arrays each time; epoch counts from 1.
 
     Raises:
         ValueError: at once, when B or T is below 1, or the store cannot fill one batch.
@@ -44,24 +57,26 @@ def token_batches(
             f"the token store is too small: it has {len(tokens)} tokens, and batches of {batch_size} x {sequence_length} "
             f"need {needed_tokens}; use a smaller batch, a shorter sequence or a larger corpus"
         )
-    return _epochs(tokens, batch_size, sequence_length, bos_token_id, seed)
+    return _epochs(tokens, batch_size, sequence_length, seed)
 
 
-def _epochs(
-    tokens: npt.NDArray[np.uint16], batch_size: int, sequence_length: int, bos_token_id: int, seed: int
-) -> Iterator[Batch]:
-    within_window = np.arange(sequence_length, dtype=np.int64)
+def _epochs(tokens: npt.NDArray[np.uint16], batch_size: int, sequence_length: int, seed: int) -> Iterator[Windows]:
     epoch = 1
     while True:
         random = np.random.default_rng([seed, epoch])
         phase = int(random.integers(sequence_length))
         windows = (len(tokens) - phase) // sequence_length
-        starts = phase + sequence_length * random.permutation(windows)
+        table = tokens[phase : phase + windows * sequence_length].reshape(windows, sequence_length)
+        order = random.permutation(windows)
         for first in range(0, windows - batch_size + 1, batch_size):
-            rows = starts[first : first + batch_size, None] + within_window
-            targets = tokens[rows].astype(np.int64)
-            inputs = np.empty_like(targets)
-            inputs[:, 0] = bos_token_id
-            inputs[:, 1:] = targets[:, :-1]
-            yield inputs, targets, epoch
+            yield Windows(table, order[first : first + batch_size], epoch)
         epoch += 1
+
+
+def _batches(batches: Iterator[Windows], bos_token_id: int) -> Iterator[Batch]:
+    for table, rows, epoch in batches:
+        targets = table[rows].astype(np.int64)
+        inputs = np.empty_like(targets)
+        inputs[:, 0] = bos_token_id
+        inputs[:, 1:] = targets[:, :-1]
+        yield inputs, targets, epoch

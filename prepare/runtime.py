@@ -12,16 +12,18 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from .channel import Channel
 from .handoff import describe_unserialisable, save_model, uncompiled
-from .loader import token_batches
+from .loader import Batch, token_batches, token_windows
+from .prefetch import BUFFERS, prefetched, widened
 from .rehearsal import Rehearsal
 from .settings import CandidateSettings
 from .tokenizer import Tokenizer
@@ -38,6 +40,7 @@ TIME_BUDGET: float = _settings.budget_seconds  # seconds of training, on the ref
 SEED: int = _settings.seed
 PROFILE: str = _settings.profile
 DEVICE: str = _settings.device
+MEMORY_BYTES: int  # see `__getattr__`
 
 _SYNTHETIC_VOCABULARY = 256  # ids below this exist in every prepared vocabulary
 _REPORT_INTERVAL_SECONDS = 0.1
@@ -50,6 +53,16 @@ _seconds_to_save = 0.0
 _last_report = -math.inf
 _train_tokens = 0  # that the loader has handed out
 _forward_flops_per_token: float | None = None  # as rehearsed
+
+
+def __getattr__(name: str) -> Any:
+    """MEMORY_BYTES: what this run may use, the memory limit of the run on a CPU, all memory of the device on a GPU.
+
+    Looked up when it is asked for: asking a GPU initialises CUDA.
+    """
+    if name != "MEMORY_BYTES":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _settings.memory_bytes if DEVICE == "cpu" else int(torch.cuda.get_device_properties(DEVICE).total_memory)
 
 
 def synthetic_batch(B: int, T: int) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
@@ -98,7 +111,11 @@ def make_dataloader(
     if T > MAX_SEQ_LEN:
         raise ValueError(f"make_dataloader(T={T}): rows are at most MAX_SEQ_LEN = {MAX_SEQ_LEN} tokens")
     tokens = _open_tokens(tokenizer.vocab_size)
-    return _tensors(token_batches(tokens, B, T, tokenizer.bos_token_id, SEED))
+    if DEVICE == "cpu":
+        return _on_cpu(token_batches(tokens, B, T, tokenizer.bos_token_id, SEED))
+    buffers = [torch.empty((B, T), dtype=torch.int16, pin_memory=True) for _ in range(BUFFERS)]
+    copy = partial(_copy_to_device, bos_token_id=tokenizer.bos_token_id)
+    return _on_device(prefetched(token_windows(tokens, B, T, SEED), buffers, copy))
 
 
 def seconds_left() -> float:
@@ -110,7 +127,10 @@ def seconds_left() -> float:
 
 
 def report(step: int, **metrics: float) -> None:
-    """Send one point of the live curve (at most ten a second are sent; the rest are dropped). Never scored."""
+    """Send one point of the live curve (at most ten a second are sent; the rest are dropped). Never scored.
+
+    Before the data is opened, too: it stands at second 0.
+    """
     global _last_report
     now = time.monotonic()
     if now - _last_report < _REPORT_INTERVAL_SECONDS:
@@ -158,14 +178,26 @@ def _open_tokens(vocab_size: int) -> np.ndarray:
     return _tokens[vocab_size]
 
 
-def _tensors(
-    batches: Iterator[tuple[np.ndarray, np.ndarray, int]],
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+def _on_cpu(batches: Iterator[Batch]) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """A gather takes a ten-thousandth of a step there, so no thread is worth its switches."""
     global _train_tokens
-    pinned = DEVICE != "cpu"
     for inputs, targets, epoch in batches:
         _train_tokens += inputs.size
-        x, y = torch.from_numpy(inputs), torch.from_numpy(targets)
-        if pinned:
-            x, y = x.pin_memory().to(DEVICE, non_blocking=True), y.pin_memory().to(DEVICE, non_blocking=True)
-        yield x, y, epoch
+        yield torch.from_numpy(inputs), torch.from_numpy(targets), epoch
+
+
+def _on_device(
+    batches: Iterator[tuple[tuple[torch.Tensor, torch.Tensor], int]],
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    global _train_tokens
+    for (inputs, targets), epoch in batches:
+        _train_tokens += inputs.numel()  # handed out, not gathered ahead
+        yield inputs, targets, epoch
+
+
+def _copy_to_device(buffer: torch.Tensor, *, bos_token_id: int) -> tuple[tuple[torch.Tensor, torch.Tensor], Callable[[], None]]:
+    """Start the copy of pinned targets, int16 [B, T], and widen them there: a quarter of the bytes of int64 on the way."""
+    narrow = buffer.to(DEVICE, non_blocking=True)
+    copied = torch.cuda.Event(blocking=True)  # who waits for it sleeps
+    copied.record()
+    return widened(narrow, bos_token_id), copied.synchronize

@@ -19,6 +19,7 @@ class CandidateSettings:
     budget_seconds: float  # training time on the referee's clock
     seed: int  # drawn by the referee
     channel_fd: int  # inherited socket to the referee
+    memory_bytes: int  # the limit of the run's processes together; a GPU's own memory is not in it
     scratch: str  # the only folder that may be written
 
     def to_environment(self) -> dict[str, str]:

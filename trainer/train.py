@@ -4,21 +4,27 @@ Change anything here. What must stay true: the script imports only the standard 
 `model(idx)` returns next-token logits that depend on nothing but the tokens up to each position; the run ends in
 `evaluate_bpb`, which hands the model over. The score is bits per byte of held-out text, measured elsewhere from the
 logits; the loss printed here decides nothing. The clock starts when `make_dataloader` is first called, so imports,
-compilation and warm-up above that line are free within the start-up allowance.
+compilation and warm-up above that line are free within the start-up allowance. What is best on the machine at hand (the
+dtype, the attention, the loss, the rows that fit into its memory) is tried there, and printed.
 """
 
 import gc
 import math
 import sys
+import time
 from collections import deque
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prepare import (
     DEVICE,
     MAX_SEQ_LEN,
+    MEMORY_BYTES,
     PROFILE,
     SEED,
     TIME_BUDGET,
@@ -37,7 +43,7 @@ CPU = PROFILE == "cpu"
 # Hyperparameters: one name, one value, one line.
 
 # Model
-DEPTH = 3 if CPU else 8  # transformer blocks
+DEPTH = 3 if CPU else 8  # transformer blocks; fewer where the memory is too small for them
 WIDTH = 128 if CPU else 512  # size of the residual stream
 HEAD_DIM = 64 if CPU else 128  # size of one attention head; WIDTH must be a multiple of it
 MLP_RATIO = 4  # hidden size of an MLP, in widths
@@ -51,14 +57,15 @@ INIT_STD = WIDTH**-0.5  # standard deviation of matrices and value embeddings; t
 HEAD_STD = 0.001  # standard deviation of the output head: predictions start close to uniform
 
 # Batch
-TOTAL_BATCH_TOKENS = 2048 if CPU else 2**19  # tokens per optimizer step
-DEVICE_BATCH_ROWS = 8 if CPU else 128  # rows per forward pass; the rest of the batch is gradient accumulation
-EVAL_BATCH_ROWS = 8 if CPU else 128  # rows per forward pass when the model is scored
+TOTAL_BATCH_TOKENS = 2048 if CPU else 2**18  # tokens per optimizer step
+DEVICE_BATCH_ROWS = 8 if CPU else 64  # rows per forward pass where they fit; the rest of the batch is gradient accumulation
+EVAL_BATCH_ROWS = 8 if CPU else 32  # rows per forward pass when the model is scored, where they fit
 
 # Optimizer: AdamW's rates are stated for width 768 and scaled by 1/sqrt(width)
 EMBEDDING_LR = 0.3 if CPU else 0.6  # AdamW, token and value embeddings
 UNEMBEDDING_LR = 0.004  # AdamW, output head
 SCALAR_LR = 0.05 if CPU else 0.5  # AdamW, x0 lambdas; residual lambdas take a hundredth of it; not scaled by width
+SHIFT_LR = 0.06  # AdamW, how much of the token before is mixed in; not scaled by width
 ADAM_BETA1 = 0.8  # decay of AdamW's first moment
 ADAM_BETA2 = 0.95  # decay of AdamW's second moment
 MATRIX_LR = 0.04  # Muon, every matrix inside the blocks
@@ -74,12 +81,115 @@ WARMUP_FRACTION = 0.05  # rising learning rate
 WARMDOWN_FRACTION = 0.5  # falling learning rate
 FINAL_LR_FRACTION = 0.0  # learning rate at the very end, as a fraction of its peak
 
-# Arithmetic
-CPU_BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # elsewhere emulated: 15x slower
-BF16 = CPU_BF16 if DEVICE == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)  # from Ampere on
-COMPUTE_DTYPE = torch.bfloat16 if BF16 else torch.float32  # activations; parameters are always float32
-PLAIN_ATTENTION = CPU and BF16  # softmax(QK)V spelled out instead of the fused kernel
-COMPILE_FROM_SECONDS = 60 if BF16 else 300  # torch.compile only pays back on budgets at least this long
+# Machine: the dtype, the attention and the loss are chosen by measuring them at start-up
+LOSS_CHUNK_TOKENS = 128 if CPU else 4096  # tokens whose logits exist at once in the fused loss
+COMPILE_FROM_SECONDS = 60 if CPU else 30  # torch.compile only pays back on budgets at least this long
+QUEUED_STEPS = 0 if CPU else 1  # steps that a GPU may be behind this script, so that it never waits for it
+STATE_BYTES = 16  # bytes per parameter: the weight, its gradient and two moments in float32
+MEMORY_SHARE = 0.5 if CPU else 0.9  # of MEMORY_BYTES, for training; on a CPU torch itself and the scorers need the rest
+TIE = 1.05  # times this close are equal, and the first listed wins: two runs of one lab should choose alike
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What this machine does best: measured, not looked up
+
+
+def seconds_of(run):
+    """What `run()` takes: CPU time on a CPU, where other programs run too; elapsed time on a GPU."""
+    synchronize = torch.get_device_module(DEVICE).synchronize
+    clock = time.process_time if DEVICE == "cpu" else time.perf_counter
+    synchronize()
+    start = clock()
+    run()
+    synchronize()
+    return clock() - start
+
+
+def fastest(what, candidates, rounds=3):
+    """The name of the quickest of `candidates` {name: function}: they take turns, the first round warms up, the best counts.
+
+    A candidate that raises RuntimeError (no such kernel, out of memory) is out. Prints the reason.
+    """
+    running = dict(candidates)
+    seconds = dict.fromkeys(candidates, math.inf)
+    for i in range(1 + rounds):
+        for name, run in list(running.items()):
+            try:
+                spent = seconds_of(run)
+            except RuntimeError:
+                del running[name]
+                seconds[name] = math.inf
+            else:
+                seconds[name] = min(seconds[name], spent) if i > 0 else math.inf
+    limit = TIE * min(seconds.values())
+    best = next(name for name in candidates if seconds[name] <= limit)
+    told = [f"{name} {1e3 * seconds[name]:.2f} ms" if name in running else f"{name} does not run" for name in candidates]
+    print(f"{what}: {', '.join(told)} -> {best}")
+    return best
+
+
+def forward_backward(function, *arguments, wrt):
+    """A function of no arguments: `function` forward, and backward to its first `wrt` arguments."""
+    leaves = [t.detach().requires_grad_() for t in arguments[:wrt]]
+
+    def run():
+        out = function(*leaves, *arguments[wrt:])
+        torch.autograd.grad(out, leaves, torch.ones_like(out))
+
+    return run
+
+
+def choose_dtype():
+    """The dtype of activations. A CPU may emulate bfloat16, many times slower than float32; GPUs have it from Ampere on."""
+    if DEVICE != "cpu":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    x, weight = torch.randn(512, WIDTH), torch.randn(MLP_RATIO * WIDTH, WIDTH)
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    runs = {name: forward_backward(F.linear, x.to(dtype), weight.to(dtype), wrt=2) for name, dtype in dtypes.items()}
+    return dtypes[fastest("matrix products", runs)]
+
+
+# One kernel of scaled_dot_product_attention each; which is the quickest differs by GPU, and some have not all.
+GPU_ATTENTION = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+def attention_kernels(q, k, v):
+    """The kernels in the order in which they are to be tried for q, k, v [B, heads, T, head_dim]: the quickest first."""
+    run = forward_backward(fused_attention, q, k, v, None, wrt=3)
+
+    def run_on(backend):
+        with sdpa_kernel(backend):
+            run()
+
+    best = fastest("attention", {name: partial(run_on, GPU_ATTENTION[name]) for name in ("cudnn", "flash", "efficient")})
+    return [GPU_ATTENTION[best], *(backend for name, backend in GPU_ATTENTION.items() if name != best)]
+
+
+def choose_attention():
+    """The function that attends; on a GPU it uses the quickest kernel from now on."""
+    q, k, v = torch.randn(3, DEVICE_BATCH_ROWS, WIDTH // HEAD_DIM, MAX_SEQ_LEN, HEAD_DIM, device=DEVICE).to(COMPUTE_DTYPE)
+    if DEVICE != "cpu":
+        settings.enter_context(sdpa_kernel(attention_kernels(q, k, v), set_priority=True))
+        return fused_attention
+    mask = causal_mask(MAX_SEQ_LEN, COMPUTE_DTYPE)
+    functions = {"sdpa": fused_attention, "plain": plain_attention}
+    return functions[fastest("attention", {name: forward_backward(f, q, k, v, mask, wrt=3) for name, f in functions.items()})]
+
+
+def choose_loss(vocab_size, compiled):
+    """`plain_cross_entropy` or `fused_cross_entropy`; `compiled` as the model will be."""
+    x = torch.randn(DEVICE_BATCH_ROWS * MAX_SEQ_LEN, WIDTH, device=DEVICE).to(COMPUTE_DTYPE)
+    weight = HEAD_STD * torch.randn(vocab_size, WIDTH, device=DEVICE)
+    targets = torch.randint(vocab_size, x.shape[:1], device=DEVICE)
+    functions = {"fused": fused_cross_entropy, "plain": plain_cross_entropy}  # a tie goes to the one that needs less memory
+    timed = {**functions, "plain": torch.compile(plain_cross_entropy, dynamic=False)} if compiled else functions
+    runs = {name: forward_backward(function, x, weight, targets, wrt=2) for name, function in timed.items()}
+    return functions[fastest("loss", runs, rounds=2 if DEVICE == "cpu" else 8)]
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Model
@@ -96,6 +206,11 @@ def rotate(x, cos, sin):
     return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
 
 
+def with_previous(x, share):
+    """x [B, T, WIDTH], each position with `share` [WIDTH] of the one before it: what follows what is then one step away."""
+    return x + share.to(x.dtype) * F.pad(x[:, :-1], (0, 0, 1, 0))
+
+
 class Linear(nn.Linear):
     """Bias-free projection in the dtype of its input, so that precision belongs to the model and not to its caller."""
 
@@ -107,10 +222,26 @@ class Linear(nn.Linear):
         return F.linear(input, self.weight.to(input.dtype))
 
 
+def causal_mask(size, dtype):
+    """What is added to scores [size, size]: -inf where a token would see a later one."""
+    return torch.full((size, size), -math.inf, dtype=dtype).triu(1)
+
+
+def plain_attention(q, k, v, mask):
+    """softmax(QK)V spelled out, for q, k, v [B, heads, T, head_dim] and mask [T, T]."""
+    return F.softmax((q * HEAD_DIM**-0.5) @ k.mT + mask, dim=-1) @ v
+
+
+def fused_attention(q, k, v, mask):
+    """The same by torch's own kernel, which needs no mask."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 class Attention(nn.Module):
     def __init__(self, has_value_embedding):
         super().__init__()
         self.heads = WIDTH // HEAD_DIM
+        self.shift = nn.Parameter(torch.zeros(WIDTH))
         self.query = Linear(WIDTH, WIDTH, INIT_STD)
         self.key = Linear(WIDTH, WIDTH, INIT_STD)
         self.value = Linear(WIDTH, WIDTH, INIT_STD)
@@ -119,6 +250,7 @@ class Attention(nn.Module):
 
     def forward(self, x, value_embedding, cos, sin, mask):
         B, T, _ = x.shape
+        x = with_previous(x, self.shift)
         q = self.query(x).view(B, T, self.heads, HEAD_DIM)
         k = self.key(x).view(B, T, self.heads, HEAD_DIM)
         v = self.value(x).view(B, T, self.heads, HEAD_DIM)
@@ -127,11 +259,7 @@ class Attention(nn.Module):
             v = v + gate.unsqueeze(-1) * value_embedding.view(B, T, self.heads, HEAD_DIM)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, heads, T, head_dim]
-        if PLAIN_ATTENTION:
-            scores = (q * HEAD_DIM**-0.5) @ k.mT + mask
-            y = F.softmax(scores, dim=-1) @ v
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = attend(q, k, v, mask)
         return self.out(y.transpose(1, 2).reshape(B, T, WIDTH))
 
 
@@ -157,26 +285,27 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """`model(idx)` is float32 logits [B, T, V] for idx int64 [B, T], T <= MAX_SEQ_LEN; `model(idx, targets)` the mean loss."""
+    """`model(idx)` is float32 logits [B, T, V] for idx int64 [B, T], T <= MAX_SEQ_LEN; `train_loss` is how it is trained."""
 
     cos: torch.Tensor
     sin: torch.Tensor
     mask: torch.Tensor
 
-    def __init__(self, vocab_size):
+    def __init__(self, vocab_size, depth):
         super().__init__()
         every = VALUE_EMBED_EVERY
-        has_values = [every > 0 and (DEPTH - 1 - i) % every == 0 for i in range(DEPTH)]
+        has_values = [every > 0 and (depth - 1 - i) % every == 0 for i in range(depth)]
         self.embedding = nn.Embedding(vocab_size, WIDTH)
         self.value_embeddings = nn.ModuleDict()
-        for i in range(DEPTH):
+        for i in range(depth):
             if has_values[i]:
                 table = nn.Embedding(vocab_size, WIDTH)
                 nn.init.uniform_(table.weight, -(3**0.5) * INIT_STD, 3**0.5 * INIT_STD)
                 self.value_embeddings[str(i)] = table
+        self.shift = nn.Parameter(torch.zeros(WIDTH))
         self.blocks = nn.ModuleList([Block(has) for has in has_values])
-        self.resid_lambdas = nn.Parameter(torch.ones(DEPTH))
-        self.x0_lambdas = nn.Parameter(torch.full((DEPTH,), X0_LAMBDA_INIT))
+        self.resid_lambdas = nn.Parameter(torch.ones(depth))
+        self.x0_lambdas = nn.Parameter(torch.full((depth,), X0_LAMBDA_INIT))
         self.head = Linear(WIDTH, vocab_size, HEAD_STD)
         nn.init.normal_(self.embedding.weight)
 
@@ -184,23 +313,84 @@ class GPT(nn.Module):
         angles = torch.outer(torch.arange(MAX_SEQ_LEN).float(), frequencies).unsqueeze(1)
         self.register_buffer("cos", angles.cos().to(COMPUTE_DTYPE))
         self.register_buffer("sin", angles.sin().to(COMPUTE_DTYPE))
-        size = MAX_SEQ_LEN if PLAIN_ATTENTION else 0
-        self.register_buffer("mask", torch.full((size, size), -math.inf, dtype=COMPUTE_DTYPE).triu(1))
+        self.register_buffer("mask", causal_mask(MAX_SEQ_LEN if attend is plain_attention else 0, COMPUTE_DTYPE))
 
-    def forward(self, idx, targets=None):
+    def trunk(self, idx):
+        """All but the head: activations [B, T, WIDTH], already divided by SOFTCAP (they are smaller than the logits)."""
         T = idx.size(1)
         cos, sin, mask = self.cos[:T], self.sin[:T], self.mask[:T, :T]
         resid, x0_share = self.resid_lambdas.to(COMPUTE_DTYPE), self.x0_lambdas.to(COMPUTE_DTYPE)
-        x = x0 = norm(self.embedding(idx).to(COMPUTE_DTYPE))
+        x = x0 = norm(with_previous(self.embedding(idx).to(COMPUTE_DTYPE), self.shift))
         for i, block in enumerate(self.blocks):
             name = str(i)
             values = self.value_embeddings[name](idx).to(COMPUTE_DTYPE) if name in self.value_embeddings else None
             x = block(resid[i] * x + x0_share[i] * x0, values, cos, sin, mask)
-        # Dividing the small activations instead of the large logits saves a pass over [B, T, V].
-        logits = SOFTCAP * torch.tanh(self.head(norm(x) / SOFTCAP).float())
-        if targets is None:
-            return logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return norm(x) / SOFTCAP
+
+    def forward(self, idx):
+        return SOFTCAP * torch.tanh(self.head(self.trunk(idx)).float())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Loss: the mean cross-entropy of softcapped logits, from x [tokens, WIDTH] (divided by SOFTCAP), the head's weight [V, WIDTH]
+# and targets int64 [tokens]
+
+
+def plain_cross_entropy(x, weight, targets):
+    """As the model's own forward has it: all logits at once, in float32."""
+    return F.cross_entropy(SOFTCAP * torch.tanh(F.linear(x, weight.to(x.dtype)).float()), targets)
+
+
+def softcap_gradient(raw, targets, scale):
+    """The summed loss of raw logits [n, V] before the softcap, and `scale` times its gradient in their dtype.
+
+    No maximum is subtracted: a softcapped logit's exponential is at most exp(SOFTCAP).
+    """
+    squashed = torch.tanh(raw.float())
+    exponentials = (SOFTCAP * squashed).exp_()
+    totals = exponentials.sum(-1, keepdim=True)
+    loss = (totals.log() - SOFTCAP * squashed.gather(1, targets[:, None])).sum()
+    gradient = exponentials.mul_(scale * SOFTCAP / totals)
+    if torch.compiler.is_compiling():  # a comparison is fused with the rest, a scatter is not
+        is_target = torch.arange(raw.size(1), device=raw.device) == targets[:, None]
+        gradient = torch.where(is_target, gradient - scale * SOFTCAP, gradient)
+    else:
+        gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -scale * SOFTCAP))
+    return loss, gradient.addcmul_(gradient, squashed.square_(), value=-1).to(raw.dtype)
+
+
+class SoftcappedCrossEntropy(torch.autograd.Function):
+    """`plain_cross_entropy` whose forward pass makes the gradients too, LOSS_CHUNK_TOKENS at a time: no [tokens, V]."""
+
+    @staticmethod
+    def forward(ctx, x, weight, targets):
+        cast = weight.to(x.dtype)
+        grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
+        loss = torch.zeros((), device=x.device)
+        chunks = (t.split(LOSS_CHUNK_TOKENS) for t in (x, targets, grad_x))
+        for x_chunk, targets_chunk, grad_x_chunk in zip(*chunks, strict=True):
+            chunk_loss, gradient = softcap_gradient(x_chunk @ cast.mT, targets_chunk, 1 / len(x))
+            loss += chunk_loss
+            torch.mm(gradient, cast, out=grad_x_chunk)
+            grad_weight += gradient.mT @ x_chunk
+        ctx.save_for_backward(grad_x, grad_weight)
+        return loss / len(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_loss):
+        grad_x, grad_weight = ctx.saved_tensors
+        return grad_x * grad_loss, grad_weight * grad_loss, None
+
+
+@torch.compiler.disable  # torch.compile would unroll the chunks; the trunk before it is compiled all the same
+def fused_cross_entropy(x, weight, targets):
+    return SoftcappedCrossEntropy.apply(x, weight, targets)
+
+
+def train_loss(model, idx, targets):
+    """The mean loss of idx, targets int64 [B, T]."""
+    return cross_entropy(model.trunk(idx).flatten(0, 1), model.head.weight, targets.flatten())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -227,10 +417,32 @@ def orthogonalise(matrices):
     return x.float()
 
 
+def muon_update(params, grads, average, square, neuron_axis, lr, momentum, decay):
+    """Move matrices of one shape by their gradients; average and square are their state, the rates numbers or 0-d tensors."""
+    weight, grad = torch.stack(params), torch.stack(grads)
+    rows, cols = weight.shape[-2:]
+    average.lerp_(grad, 1 - momentum)
+    update = grad.lerp_(average, momentum)  # Nesterov
+    update = orthogonalise(update) if rows <= cols else orthogonalise(update.mT).mT
+
+    # Even out the neurons' step sizes by their running second moment, and keep the norm of the whole update.
+    size = update.norm(dim=(-2, -1), keepdim=True)
+    square.lerp_(update.square().mean(neuron_axis, keepdim=True), 1 - MUON_BETA2)
+    update = update * square.clamp_min(1e-10).rsqrt()
+    update *= size / update.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-10)
+
+    # Cautious decay: shrink only the weights that the update does not push outwards.
+    lr = lr * max(1.0, rows / cols) ** 0.5
+    weight -= (lr * decay) * (weight * (update * weight >= 0))
+    weight -= lr * update
+    for param, moved in zip(params, weight, strict=True):
+        param.copy_(moved)
+
+
 class Muon:
     """Momentum whose update is orthogonalised and then normalised per neuron; matrices of one shape move as one stack."""
 
-    def __init__(self, matrices, lr):
+    def __init__(self, matrices, lr, compiled):
         shapes = {}
         for matrix in matrices:
             shapes.setdefault(matrix.shape, []).append(matrix)
@@ -240,34 +452,18 @@ class Muon:
             group["neuron_axis"] = -1 if weight.size(-2) >= weight.size(-1) else -2
             group["average"] = torch.zeros_like(weight)
             group["square"] = torch.zeros_like(weight.mean(group["neuron_axis"], keepdim=True))
+        self.number = torch.tensor if compiled else float  # a number that changes would be compiled into the code anew
+        self.update = torch.compile(muon_update, dynamic=False) if compiled else muon_update
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            params, lr, momentum, axis = group["params"], group["lr"], group["momentum"], group["neuron_axis"]
-            weight = torch.stack(params)
-            grad = torch.stack([p.grad for p in params])
-            rows, cols = weight.shape[-2:]
-            average, square = group["average"], group["square"]
-            average.lerp_(grad, 1 - momentum)
-            update = grad.lerp_(average, momentum)  # Nesterov
-            update = orthogonalise(update) if rows <= cols else orthogonalise(update.mT).mT
-
-            # Even out the neurons' step sizes by their running second moment, and keep the norm of the whole update.
-            size = update.norm(dim=(-2, -1), keepdim=True)
-            square.lerp_(update.square().mean(axis, keepdim=True), 1 - MUON_BETA2)
-            update = update * square.clamp_min(1e-10).rsqrt()
-            update *= size / update.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-10)
-
-            # Cautious decay: shrink only the weights that the update does not push outwards.
-            lr = lr * max(1.0, rows / cols) ** 0.5
-            weight.sub_(weight * (update * weight >= 0), alpha=lr * group["decay"])
-            weight.sub_(update, alpha=lr)
-            for param, moved in zip(params, weight, strict=True):
-                param.copy_(moved)
+            grads = [p.grad for p in group["params"]]
+            rates = [self.number(group[name]) for name in ("lr", "momentum", "decay")]
+            self.update(group["params"], grads, group["average"], group["square"], group["neuron_axis"], *rates)
 
 
-def make_optimizers(model):
+def make_optimizers(model, compiled):
     """Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars; fresh state."""
     scale = (WIDTH / 768) ** -0.5
     betas = (ADAM_BETA1, ADAM_BETA2)
@@ -277,10 +473,11 @@ def make_optimizers(model):
         {"params": [model.head.weight], "lr": UNEMBEDDING_LR * scale, "betas": betas},
         {"params": [model.resid_lambdas], "lr": SCALAR_LR * 0.01, "betas": betas},
         {"params": [model.x0_lambdas], "lr": SCALAR_LR, "betas": (0.96, ADAM_BETA2)},
+        {"params": [model.shift, *(block.attention.shift for block in model.blocks)], "lr": SHIFT_LR, "betas": betas},
     ]
     optimizers = (
         torch.optim.AdamW(groups, eps=1e-10, weight_decay=0.0, fused=True),
-        Muon(list(model.blocks.parameters()), lr=MATRIX_LR),
+        Muon([p for p in model.blocks.parameters() if p.ndim == 2], MATRIX_LR, compiled),
     )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -330,59 +527,167 @@ def can_compile():
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Everything before the clock: build, compile, warm up on synthetic tokens, rehearse the hand-off
+# Memory: the rows of a forward pass, then the depth, give way until a whole step fits
 
-torch.manual_seed(SEED)
+
+def is_out_of_memory(error):
+    """Whether a RuntimeError of torch, CUDA or cuBLAS says that there was no memory left."""
+    signs = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
+def sizes_to_try(depth, rows):
+    """(depth, rows) from what is wanted down to one row, and then to one block."""
+    while rows > 1:
+        yield depth, rows
+        rows //= 2
+    for fewer in range(depth, 0, -1):
+        yield fewer, 1
+
+
+def first_that_fits(sizes, attempt):
+    """What `attempt(depth, rows)` returns for the first of `sizes` that does not run out of memory."""
+    for depth, rows in sizes:
+        try:
+            return attempt(depth, rows)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            print(f"depth {depth} with {rows} rows does not fit: {str(error).splitlines()[0][:200]}")
+        torch.compiler.reset()
+        gc.collect()  # only here, after the error, is what the attempt had in memory free
+        if DEVICE != "cpu":
+            torch.cuda.empty_cache()
+    sys.exit(f"not even one block and one row of {MAX_SEQ_LEN} tokens fit: make WIDTH or VOCAB_SIZE smaller")
+
+
+def kept_bytes(model, rows):
+    """Bytes that autograd keeps of an eager forward pass over `rows` rows; a compiled one keeps less."""
+    storages = {}
+
+    def count(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = train_loss(model, *synthetic_batch(rows, MAX_SEQ_LEN))
+    del loss  # with it go the tensors, which kept the addresses apart
+    return sum(storages.values())
+
+
+def require_memory(model, rows):
+    """Raise OutOfMemoryError where weights, optimizers and `rows` rows would not fit: a CPU's processes are killed instead."""
+    state = STATE_BYTES * sum(p.numel() for p in model.parameters())
+    limit = MEMORY_SHARE * MEMORY_BYTES
+    row = 0 if state > limit else kept_bytes(model, 2) - kept_bytes(model, 1)
+    if state + rows * row > limit:
+        need = f"{state / 2**20:.0f} MB of weights and optimizer state and {rows} rows of {row / 2**20:.0f} MB"
+        raise torch.OutOfMemoryError(f"{need} are more than {MEMORY_SHARE:.0%} of {MEMORY_BYTES / 2**20:.0f} MB")
+
+
+def warmed_up(depth, rows):
+    """(model, loss function, rows): built, compiled, and stepped on synthetic tokens; then its learning is undone."""
+    torch.manual_seed(SEED)
+    model = GPT(tokenizer.vocab_size, depth).to(DEVICE)
+    require_memory(model, rows)
+    initial_weights = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizers = make_optimizers(model, compiled_optimizer)
+    batch = synthetic_batch(rows, MAX_SEQ_LEN)
+    functions = {"compiled": torch.compile(train_loss, dynamic=False)} if compiling else {"eager": train_loss}
+    start = time.monotonic()
+    for _ in range(2 if compiling else 1):  # what is compiled settles on its second step
+        next(iter(functions.values()))(model, *batch).backward()
+        optimizer_step(optimizers, step=0, progress=0.0)
+    compile_seconds = time.monotonic() - start if compiling else 0.0
+    if DEVICE == "cpu" and compiling:  # where it has little to win
+        functions = {"eager": train_loss, **functions}
+    runs = {name: lambda f=function: f(model, *batch).backward() for name, function in functions.items()}
+    best = fastest("forward and backward", runs, rounds=2)
+    muon_seconds = min(seconds_of(optimizers[1].step) for _ in range(3))
+    step_seconds = seconds_of(runs[best]) * TOTAL_BATCH_TOKENS / batch[0].numel()
+    step_seconds += seconds_of(lambda: optimizer_step(optimizers, step=0, progress=0.0))
+    report(0, compile_seconds=compile_seconds, step_seconds=step_seconds, muon_seconds=muon_seconds)
+    print(f"a step takes {1e3 * step_seconds:.0f} ms, {muon_seconds / step_seconds:.0%} of it Muon")
+    with torch.inference_mode():  # as the scorer will, while the optimizers' state is in memory too
+        F.log_softmax(model(batch[0][:EVAL_BATCH_ROWS]), dim=-1)
+    model.load_state_dict(initial_weights)
+    model.zero_grad()
+    return model, functions[best], rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Everything before the clock: choose, build, compile, warm up on synthetic tokens, rehearse the hand-off
+
 tokenizer = Tokenizer.load(VOCAB_SIZE)
-model = GPT(tokenizer.vocab_size).to(DEVICE)
-train_model = torch.compile(model, dynamic=False) if can_compile() else model
-
 micro_tokens = DEVICE_BATCH_ROWS * MAX_SEQ_LEN
 if TOTAL_BATCH_TOKENS % micro_tokens:
     sys.exit(f"TOTAL_BATCH_TOKENS {TOTAL_BATCH_TOKENS} is no multiple of {DEVICE_BATCH_ROWS} rows of {MAX_SEQ_LEN} tokens")
-micro_steps = TOTAL_BATCH_TOKENS // micro_tokens
 
-# The warm-up takes real steps, so that kernels are built and memory is allocated; then its learning is undone.
-initial_weights = {name: value.clone() for name, value in model.state_dict().items()}
-optimizers = make_optimizers(model)
-for _ in range(1 if train_model is model else 2):  # a compiled model settles on its second step
-    train_model(*synthetic_batch(DEVICE_BATCH_ROWS, MAX_SEQ_LEN)).backward()
-    optimizer_step(optimizers, step=0, progress=0.0)
-model.load_state_dict(initial_weights)
-optimizers = make_optimizers(model)
-del initial_weights
+settings = ExitStack()  # of torch, in force to the end
+if DEVICE != "cpu":
+    torch.set_float32_matmul_precision("high")  # TensorFloat-32 for what is left in float32
+compiling = can_compile()
+compiled_optimizer = compiling and DEVICE != "cpu"
+COMPUTE_DTYPE = choose_dtype()  # activations; parameters are always float32
+attend = choose_attention()
+if compiled_optimizer:
+    softcap_gradient = torch.compile(softcap_gradient, dynamic=False)
+cross_entropy = choose_loss(tokenizer.vocab_size, compiled_optimizer)
+
+model, loss_function, rows = first_that_fits(sizes_to_try(DEPTH, DEVICE_BATCH_ROWS), warmed_up)
+optimizers = make_optimizers(model, compiled_optimizer)
 rehearse(model)
 gc.collect()
 gc.freeze()
 gc.disable()  # a collection costs more than the few cycles it would find
 
+micro_steps = TOTAL_BATCH_TOKENS // (rows * MAX_SEQ_LEN)
 parameters = sum(p.numel() for p in model.parameters())
-how = "compiled" if train_model is not model else "eager"
-print(f"{parameters / 1e6:.2f}M parameters, {micro_steps} x {micro_tokens} tokens per step, {how}, {COMPUTE_DTYPE}")
+how = "eager" if loss_function is train_loss else "compiled"
+print(f"{parameters / 1e6:.2f}M parameters, depth {len(model.blocks)}, {how}, {COMPUTE_DTYPE}")
+print(f"{micro_steps} x {rows} rows of {MAX_SEQ_LEN} tokens per step, for {MEMORY_BYTES / 2**30:.1f} GB of memory")
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training
 
-batches = make_dataloader(tokenizer, DEVICE_BATCH_ROWS, MAX_SEQ_LEN, "train")
+
+class Pending:
+    """A step's loss on its way from the device: `value()` waits for that step, and for none that was queued after it."""
+
+    def __init__(self, loss):
+        self.loss = torch.empty((), pin_memory=DEVICE != "cpu").copy_(loss, non_blocking=True)
+        self.done = torch.get_device_module(DEVICE).Event()
+        self.done.record()
+
+    def value(self):
+        self.done.synchronize()
+        return self.loss.item()
+
+
+batches = make_dataloader(tokenizer, rows, MAX_SEQ_LEN, "train")
 inputs, targets, epoch = next(batches)
 total_seconds = left = seconds_left()
 recent_step_seconds = deque([0.0], maxlen=8)
+queue = deque()
 step, loss_value = 0, math.nan
-while left > 1.1 * max(recent_step_seconds):
+while left > 1.1 * max(recent_step_seconds) * (1 + len(queue)):  # the steps in the queue need their time too
     loss_sum = torch.zeros((), device=DEVICE)
     for _ in range(micro_steps):
-        loss = train_model(inputs, targets)
+        loss = loss_function(model, inputs, targets)
         (loss / micro_steps).backward()
         loss_sum += loss.detach()
         inputs, targets, epoch = next(batches)  # on a GPU this overlaps the backward pass
     optimizer_step(optimizers, step, progress=1 - left / total_seconds)
     step += 1
-    loss_value = loss_sum.item() / micro_steps  # waits for the device, so that the clock below sees the whole step
-    if not math.isfinite(loss_value):
-        sys.exit(f"the training loss became {loss_value} at step {step}: lower a learning rate or undo the last change")
-    report(step, loss=loss_value, tokens=step * TOTAL_BATCH_TOKENS, epoch=epoch)
+    queue.append(Pending(loss_sum / micro_steps))
+    if len(queue) > QUEUED_STEPS:
+        loss_value = queue.popleft().value()
+        if not math.isfinite(loss_value):
+            sys.exit(f"the training loss became {loss_value} by step {step}: lower a learning rate or undo the last change")
+        report(step, loss=loss_value, tokens=step * TOTAL_BATCH_TOKENS, epoch=epoch)
     before, left = left, seconds_left()
     recent_step_seconds.append(before - left)
 
+loss_value = queue.pop().value() if queue else loss_value
 print(f"{step} steps, {step * TOTAL_BATCH_TOKENS / 1e6:.2f}M tokens, last training loss {loss_value:.4f}")
-evaluate_bpb(model, tokenizer, EVAL_BATCH_ROWS)
+evaluate_bpb(model, tokenizer, min(rows, EVAL_BATCH_ROWS))

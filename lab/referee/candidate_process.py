@@ -54,6 +54,7 @@ def start_candidate(
         budget_seconds=spec.budget_seconds,
         seed=spec.seed,
         channel_fd=channel_fd,
+        memory_bytes=spec.memory_mb << 20,
         scratch=str(paths.scratch),
     )
     extra = {

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ Signature = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 BYTECODE_SUFFIX = ".pyc"
 _HOOKS = ("sitecustomize.py", "usercustomize.py")
 _UNFINISHED_SUFFIXES = (".lock", ".tmp")  # beside a token store
+_MISSING = "the pins {} are missing or were changed: run `autoresearch init`, which pins what is there now"
+_STEP_SECONDS = 0.05
 _COMPILED_SHARE = 0.9  # a package whose sources have bytecode was compiled when it was installed
 
 
@@ -68,6 +71,47 @@ class Pins:
     trees: tuple[PinnedTree, ...]
 
 
+class PinCheck:
+    """The pins of one run, checked before it and after it.
+
+    The first check is made in parts, so that a run's processes may begin meanwhile and are watched all the same; `before` tells
+    what it found. Nothing of a run counts before it is complete.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._pins: Pins | None = None
+        self._steps = self._first()
+        self.is_complete = False
+        self.before: str | None = None  # the first that did not hold; None: not known yet, or all do
+
+    def advance(self, seconds: float) -> None:
+        """Go on with the check before the run, for about so long; one large file that was touched takes longer."""
+        deadline = time.monotonic() + seconds
+        while not self.is_complete and time.monotonic() < deadline:
+            self.before = next(self._steps, "")
+            self.is_complete = self.before is not None
+            self.before = self.before or None
+
+    def finish(self) -> str | None:
+        """Complete the check before the run; return its sentence, as `check` has it."""
+        while not self.is_complete:
+            self.advance(_STEP_SECONDS)
+        return self.before
+
+    def after(self, *, since_ns: int) -> str | None:
+        """Return what does not hold now, at the end of a run that began at ``since_ns``, as `check` has it."""
+        if self._pins is None:
+            return check(self._path, since_ns=since_ns)
+        return next(_found(_examine(self._pins, since_ns=since_ns)), None)
+
+    def _first(self) -> Iterator[str | None]:
+        self._pins = load_pins(Path(self._path))
+        yield _MISSING.format(self._path) if self._pins is None else None
+        if self._pins is not None:
+            yield from _examine(self._pins)
+
+
 def check(path: str, *, since_ns: int | None = None) -> str | None:
     """Return None where the pins in the file ``path`` hold, else one sentence: the first that does not, and the next step.
 
@@ -81,18 +125,32 @@ def mismatches(path: str, *, since_ns: int | None = None, read_everything: bool 
     """Yield a sentence for each pin that does not hold, as `check` has it; ``read_everything`` trusts no signature."""
     pins = load_pins(Path(path))
     if pins is None:
-        yield f"the pins {path} are missing or were changed: run `autoresearch init`, which pins what is there now"
-        return
+        return iter((_MISSING.format(path),))
+    return _found(_examine(pins, since_ns=since_ns, read_everything=read_everything))
+
+
+def _found(steps: Iterator[str | None]) -> Iterator[str]:
+    return (said for said in steps if said is not None)
+
+
+def _examine(pins: Pins, *, since_ns: int | None = None, read_everything: bool = False) -> Iterator[str | None]:
+    """Yield a sentence for each pin that does not hold, and None often enough to be left in between."""
     for tree in pins.trees:
         found = walk(Path(tree.root), tree.kind, skipped=frozenset(tree.skipped))
+        yield None
         for name, pin in tree.files.items():
+            status = found.get(name)
+            if status is not None and not read_everything and pin.signature == signature_of(status):
+                continue
             path = joined(tree.root, name)
-            said = _difference(path, pin, found.get(name), since_ns=since_ns, read_everything=read_everything)
-            if said is not None:
-                yield f"{path} ({tree.kind}) {said}; {tree.remedy}"
+            said = _difference(path, pin, status, since_ns=since_ns, read_everything=read_everything)
+            yield None if said is None else f"{path} ({tree.kind}) {said}; {tree.remedy}"
+        added = found.keys() - tree.files.keys()
+        if not added or tree.kind is Kind.CORPUS:
+            continue
         bytecode_appears = not _is_compiled(tree)
-        for name in sorted(found.keys() - tree.files.keys()):
-            if tree.kind is not Kind.CORPUS and not (bytecode_appears and name.endswith(BYTECODE_SUFFIX)):
+        for name in sorted(added):
+            if not (bytecode_appears and name.endswith(BYTECODE_SUFFIX)):
                 yield f"{joined(tree.root, name)} ({tree.kind}) was added after its folder was pinned; {tree.remedy}"
 
 
@@ -196,11 +254,10 @@ def _is_compiled(tree: PinnedTree) -> bool:
 def _difference(
     path: str, pin: PinnedFile, found: os.stat_result | None, *, since_ns: int | None, read_everything: bool
 ) -> str | None:
+    """Say in which way a file is another one than the pinned, whose signature it does not have (or is not trusted)."""
     if found is None:
         # Bytecode that is gone is made again from its pinned source.
         return None if path.endswith(BYTECODE_SUFFIX) else "is gone"
-    if not read_everything and pin.signature == signature_of(found):
-        return None
     if since_ns is not None and found.st_ctime_ns >= since_ns:
         return "was written to while the run used it"
     if pin.sha256 is None:

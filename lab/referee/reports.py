@@ -44,7 +44,10 @@ class Reports:
         self.progress(phase, 0.0, None)
 
     def point(self, header: dict, elapsed_seconds: float) -> None:
-        """Take one report of the candidate; what is not a name and a finite number is left out."""
+        """Take one report of the candidate; what is not a name and a finite number is left out.
+
+        What is reported before the data is opened, such as the seconds of compilation, stands in the curve at second 0.
+        """
         step, metrics = header.get("step"), header.get("metrics")
         if type(step) is not int or not 0 <= step < _LARGEST or not isinstance(metrics, dict):
             return

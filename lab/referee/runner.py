@@ -21,19 +21,20 @@ from ..isolation import LEVELS, label
 from ..locks import try_lock
 from ..paths import RunPaths, device_lock_path
 from ..states import Outcome
-from . import pins, sandbox
+from . import sandbox
 from .candidate_process import prepare_folder
 from .ending import RunEndedError, broken_promise, require_no_survivor, tree_of
 from .gpu_meter import GpuMeter
 from .gpu_neighbours import GpuNeighbours
+from .pins import PinCheck
 from .processes import adopt_orphans
 from .reports import Reports
 from .room import wait_for_room, when_there_is_room
 from .sandbox import IsolationLevel
 from .scoring import Scoring
-from .scratch import remove_folder
+from .scratch import removing
 from .specfile import read_spec, write_result
-from .training import TICK_SECONDS, Training
+from .training import CHANGED_BEFORE, TICK_SECONDS, Training
 from .workers import ScoringWorkers
 
 
@@ -45,17 +46,14 @@ def run(folder: Path) -> None:
         os.dup2(output, fd)
     spec = read_spec(paths)
     started, started_ns = time.monotonic(), time.time_ns()
-    if tainted := _changed_pin(spec):  # the number would be worth nothing: better to say so now than after the budget
-        reason = "nothing was trained, because what was pinned had changed before"
-        _leave_result(paths, RunResult(outcome=Outcome.LOST, reason=reason, tainted=tainted))
-        return
+    check = None if spec.pins is None else PinCheck(spec.pins)
     runner: Runner | None = None
     try:
         _keep_processes_together(spec)
         _require_room(paths)
         device_lock = _wait_for_device(spec, paths)
         try:
-            runner = Runner(spec, paths)
+            runner = Runner(spec, paths, check)
             fields = runner.execute()
         finally:
             os.close(device_lock)
@@ -66,9 +64,12 @@ def run(folder: Path) -> None:
             raise
         reason = f"the disk became full, which was not the candidate's doing ({error}); it may be tried again"
         fields = {"outcome": Outcome.LOST, "reason": reason, **({} if runner is None else runner.facts())}
-    for made in (paths.scratch, paths.scoring, paths.python):
-        remove_folder(made)
-    fields["tainted"] = _changed_pin(spec, since_ns=started_ns)
+    with removing(paths.scratch, paths.scoring, paths.python):  # meanwhile
+        if check is not None:
+            before = check.finish()
+            fields["tainted"] = before or check.after(since_ns=started_ns)
+            if before is not None and fields["outcome"] is not Outcome.CANCELLED:  # whatever came of it
+                fields |= {"outcome": Outcome.LOST, "reason": CHANGED_BEFORE}
     _leave_result(paths, RunResult(**fields, total_seconds=round(time.monotonic() - started, 3)))
 
 
@@ -83,11 +84,6 @@ def _require_room(paths: RunPaths) -> None:
         if paths.cancel.exists():
             raise RunEndedError(Outcome.CANCELLED, "cancelled before it started")
         raise RunEndedError(Outcome.LOST, "the disk stayed full, so it was not started; it may be tried again")
-
-
-def _changed_pin(spec: RunSpec, *, since_ns: int | None = None) -> str | None:
-    """Return which pin of the harness, the corpus or the environment does not hold, and what to do about it."""
-    return None if spec.pins is None else pins.check(spec.pins, since_ns=since_ns)
 
 
 def _keep_processes_together(spec: RunSpec) -> None:
@@ -108,7 +104,8 @@ def _wait_for_device(spec: RunSpec, paths: RunPaths) -> int:
 class Runner:
     """Owns every process and descriptor of one run. Single-threaded on purpose."""
 
-    def __init__(self, spec: RunSpec, paths: RunPaths) -> None:
+    def __init__(self, spec: RunSpec, paths: RunPaths, check: PinCheck | None) -> None:
+        """``check`` is that of the run's pins, not complete yet."""
         self._spec = spec
         self._paths = paths
         self._reports = Reports(paths)
@@ -117,6 +114,7 @@ class Runner:
         driver = None if spec.device == "cpu" else NvmlDriver()
         self._gpu = None if driver is None else GpuMeter(spec.device, driver)
         corpus = open_corpus(spec.corpus)
+        self._scoring = Scoring(spec, paths, corpus=corpus, workers=self._workers, reports=self._reports)
         self._training = Training(
             spec,
             paths,
@@ -126,8 +124,9 @@ class Runner:
             mark=self._marks[0],
             gpu=self._gpu,
             neighbours=None if driver is None else GpuNeighbours(spec.device, driver),
+            check=check,
+            prepare_scoring=self._scoring.prepare,
         )
-        self._scoring = Scoring(spec, paths, corpus=corpus, workers=self._workers, reports=self._reports)
 
     def execute(self) -> dict:
         """Train, end, score. Returns the fields of a scored result; raises `RunEndedError` for everything else."""

@@ -1,4 +1,4 @@
-"""The scoring phase: the handed-over model is certified on the validation windows by the two scoring processes.
+"""The scoring phase: the handed-over model is certified on the validation windows by the scoring processes.
 
 Guarantees: the model's file is copied and passed on, never looked into; what is scored does not depend on the candidate but for
 its vocabulary. Does not: decide what the certified number is worth (`scorer` and `audits` do).
@@ -7,7 +7,6 @@ its vocabulary. Does not: decide what the certified number is worth (`scorer` an
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import time
 from contextlib import suppress
@@ -24,11 +23,13 @@ from .reference import load_reference, save_claims
 from .reports import Reports
 from .room import when_there_is_room
 from .scorer import AuditPlan, InvalidModelError, Score, Scorer
+from .scoring_memory import ScoringMemory
 from .scoring_meter import cpu_warning
-from .windows import NoWindowsError, Rows, draw_windows, encode_rows
+from .validation_rows import ValidationRows
+from .windows import NoWindowsError, Rows
 from .workers import NAMES, ScoringWorkers
 
-_LOGITS_BYTES, _GPU_LOGITS_BYTES = 256 << 20, 1 << 30  # of one scoring batch; several copies of it live at once
+_CPU_LOGITS_BYTES = 16 << 20  # of one batch; beyond, caches and the allocator's reuse of memory do not help any more
 _CHECK_SECONDS = 1.0
 
 
@@ -48,51 +49,48 @@ class Scoring:
         self._workers = workers
         self._reports = reports
         self._next_check = 0.0
+        self._validation: ValidationRows | None = None
         self.claimed_bpb: float | None = None
         self.seconds: float | None = None
         self.notes: list[str] = []
+
+    def prepare(self, vocab_size: int, *, seconds: float) -> bool:
+        """Make the rows of a vocabulary ready, as much of them as takes about ``seconds``; True when there is no more to do.
+
+        They depend on nothing of the model, so this may be done, bit by bit, before there is one. What is not done by then, or
+        was done for another vocabulary, `score` does. Raises `RunEndedError` where nothing can be scored.
+        """
+        if self._validation is None or self._validation.vocab_size != vocab_size:
+            self._validation = ValidationRows(self._spec, self._corpus, vocab_size)
+        try:
+            return self._validation.advance(seconds)
+        except NoWindowsError as error:
+            raise RunEndedError(Outcome.LOST, str(error)) from None
 
     def score(self, handoff: dict) -> Score:
         """Return the certified score of the handed-over model; raises `RunEndedError` where it has none."""
         self._reports.phase("scoring")
         model_fds = self._open_model_twice()
         began = time.monotonic()
-        spec, vocab_size = self._spec, handoff["vocab_size"]
-        tokenizer = self._corpus.tokenizer(vocab_size)
-        padding = np.memmap(self._corpus.token_store(vocab_size), dtype=np.uint16, mode="r")
-        rng = np.random.default_rng(secrets.randbits(128))
-        try:
-            windows = draw_windows(
-                self._corpus.text("val"),
-                self._corpus.offsets("val"),
-                secret=Path(spec.validation_secret).read_bytes(),
-                total_bytes=spec.validation_bytes,
-                window_bytes=spec.window_bytes,
-            )
-        except NoWindowsError as error:
-            raise RunEndedError(Outcome.LOST, str(error)) from None
-        rows = encode_rows(
-            self._corpus.text("val"),
-            windows,
-            tokenizer,
-            context_length=spec.context_length,
-            padding=padding,
-            rng=rng,
-        )
-        bulk, audit = self._workers.channels
+        spec, workers, vocab_size = self._spec, self._workers, handoff["vocab_size"]
+        while not self.prepare(vocab_size, seconds=_CHECK_SECONDS):
+            self._on_scoring_progress(None)
+        assert self._validation is not None
+        rows, token_bytes = self._validation.finish(), self._validation.tokenizer.token_bytes
         scorer = Scorer(
-            bulk=bulk,
-            audit=audit,
+            bulk=workers.channels("bulk"),
+            audit=workers.channels("audit"),
             time_limit_seconds=spec.scoring_seconds - (time.monotonic() - began),
             on_progress=self._on_scoring_progress,
-            on_bulk_done=self._workers.end_bulk,
-            logits_bytes=_LOGITS_BYTES if spec.device == "cpu" else _GPU_LOGITS_BYTES,
+            on_bulk_done=workers.end_bulk,
+            cores=spec.cores,
+            **({"logits_bytes": _CPU_LOGITS_BYTES, "memory_of": self._memory_of} if spec.device == "cpu" else {}),
         )
         plan = AuditPlan(
             audits=spec.audits,
             audits_before_keep=spec.audits_before_keep,
             keepable_below_bpb=spec.keepable_below_bpb,
-            champion=self._champion(rows, tokenizer.token_bytes),
+            champion=self._champion(rows, token_bytes),
             champion_windows=spec.reference_window_nats,
         )
         try:
@@ -102,21 +100,31 @@ class Scoring:
                 vocab_size=vocab_size,
                 batch_rows=handoff["batch_size"],
                 plan=plan,
-                decoys=padding,
-                rng=rng,
+                decoys=self._validation.decoys,
+                rng=self._validation.rng,
             )
         except InvalidModelError as error:
             self.claimed_bpb = error.claimed_bpb
             raise RunEndedError(Outcome.INVALID, str(error)) from None
         finally:
-            for model_fd in model_fds:
+            for model_fd in (fd for fds in model_fds for fd in fds):
                 os.close(model_fd)
+            workers.sample_cpu()
             self.seconds = round(time.monotonic() - began, 3)
         self.claimed_bpb = score.claimed_bpb
         with suppress(OSError):  # a full disk; then the audits of its children look at windows
-            save_claims(self._paths.claims, rows, score.claims, tokenizer.token_bytes)
+            save_claims(self._paths.claims, rows, score.claims, token_bytes)
+        self.notes += scorer.notes
         self._note_cpu_time(score, len(rows.scored))
         return score
+
+    def _memory_of(self, name: str) -> ScoringMemory | None:
+        """Return what measures the memory of a pass; None where its processes were not found."""
+        pids = self._workers.pids_of(name)
+        if len(pids) < len(self._workers.channels(name)):
+            return None
+        tree = tree_of(self._spec, None, set(), self._workers.mark)
+        return ScoringMemory(limit_bytes=self._spec.memory_mb << 20, total_bytes=tree.proportional_memory_bytes, pids=pids)
 
     def _champion(self, rows: Rows, token_bytes: np.ndarray) -> np.ndarray | None:
         """Return the champion's nats at each position of ``rows``, where it left them."""
@@ -138,12 +146,12 @@ class Scoring:
             tree = tree_of(self._spec, None, set(), self._workers.mark)
             _, memory_bytes, processes = tree.sample()
             require_room(self._spec, tree, memory_bytes, processes, self._paths.scoring)
-        self._workers.sample_cpu()
+            self._workers.sample_cpu()
         if share is not None:
             self._reports.progress("scoring", share, None)
 
-    def _open_model_twice(self) -> tuple[int, int]:
-        """Return two private copies of the handed-over model."""
+    def _open_model_twice(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return two private copies of the handed-over model, a descriptor for each process of a pass."""
         model_fd = self._open_model()
         try:
             first, second = (

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _BLOCK_BYTES = 4096  # what an empty file or a folder counts for
@@ -35,13 +36,26 @@ def is_disk_full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < _LEAST_FREE_BYTES
 
 
+@contextmanager
+def removing(*folders: Path) -> Iterator[None]:
+    """Have folders removed while the block does something else; they are gone behind it, as `remove_folder` leaves them."""
+    rm = subprocess.Popen(["rm", "-rf", "--", *map(str, folders)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        with suppress(subprocess.TimeoutExpired):
+            rm.wait(_REMOVE_SECONDS)
+        for folder in folders:
+            remove_folder(folder)
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder that a candidate has filled; rm copes with depths that Python's own walk does not."""
     for command in (["rm", "-rf"], ["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run([*command, "--", str(folder)], capture_output=True, check=False, timeout=_REMOVE_SECONDS)
         if not os.path.lexists(folder):
             return
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run([*command, "--", str(folder)], capture_output=True, check=False, timeout=_REMOVE_SECONDS)
 
 
 def _bytes_below(name: str, parent_fd: int | None, room_bytes: int, depth: int) -> int:

@@ -12,8 +12,9 @@ import selectors
 import struct
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ...prepare.channel import Channel, ChannelClosedError, Frame, ProtocolError
 from ...prepare.corpus import Corpus
@@ -39,11 +40,16 @@ from .ending import (
 from .gpu_meter import GpuMeter
 from .gpu_neighbours import GpuNeighbours
 from .log import CappedLog
+from .pins import PinCheck
 from .processes import END_SECONDS, ProcessTree, exit_descriptor, signal_name
 from .reports import Reports
 from .workers import ScoringWorkers, WorkerError
 
 TICK_SECONDS = 0.1
+CHANGED_BEFORE = "nothing was trained, because what was pinned had changed before"
+_PREPARE_SECONDS = 0.05  # of making the rows to score, between two looks at the run
+_PREPARE_AT_MOST_SECONDS = 2.0
+_PINS_SECONDS = 0.05  # of their check, between two looks at the run
 _SEND_SECONDS = 0.5  # a candidate that does not read its answers waits for nobody else
 _MAX_OPENINGS = 4 * len(VOCAB_SIZES)  # an honest file opens each vocabulary once
 _SECONDS = struct.Struct("<d")
@@ -55,7 +61,7 @@ class _CandidateProcess:
 
     sandboxed: sandbox.Sandboxed
     tree: ProcessTree
-    began: float = field(default_factory=time.monotonic)
+    began: float
     start: float | None = None  # time.monotonic() of START
     cpu_at_start: float = 0.0
     end: float | None = None
@@ -93,6 +99,8 @@ class Training:
         mark: str,
         gpu: GpuMeter | None,
         neighbours: GpuNeighbours | None,
+        check: PinCheck | None,
+        prepare_scoring: Callable[..., bool],
     ) -> None:
         self._spec = spec
         self._paths = paths
@@ -102,6 +110,9 @@ class Training:
         self._mark = mark  # in the environment of all that the candidate starts
         self._gpu = gpu
         self._gpu_neighbours = neighbours
+        self._check_of_pins = check  # goes on while the processes import torch; no clock starts before it is complete
+        self._prepare_scoring = prepare_scoring  # `Scoring.prepare`
+        self._to_score: int | None = None  # the vocabulary whose rows are made beside the training
         self._contention: ContentionMeter | None = None  # from START on
         self._clock = BudgetClock(kind=spec.clock, budget_seconds=spec.budget_seconds, cores=spec.cores)
         self._clock_page = self._open_clock()
@@ -118,8 +129,7 @@ class Training:
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
         try:
-            self._workers.start(interpreter)
-            sandboxed = start_candidate(
+            sandboxed = start_candidate(  # before the workers: everybody waits for it
                 self._spec,
                 self._paths,
                 interpreter,
@@ -128,13 +138,15 @@ class Training:
                 channel_fd=theirs.fileno(),
                 output_fd=write_end,
             )
+            began = time.monotonic()
+            self._workers.start(interpreter)
         except sandbox.SandboxError as error:
             raise broken_promise(self._spec, str(error)) from None
         process = sandboxed.process
         theirs.close()
         os.close(write_end)
         tree = tree_of(self._spec, process.pid, self._workers.pids, self._mark)
-        training = self._process = _CandidateProcess(sandboxed=sandboxed, tree=tree)
+        training = self._process = _CandidateProcess(sandboxed=sandboxed, tree=tree, began=began)
         sessions = [process.pid, *self._workers.pids]  # each leads one
         write_json(self._paths.processes, {"sessions": sessions, "marks": [self._mark, self._workers.mark]})
         try:
@@ -176,7 +188,7 @@ class Training:
         next_check = 0.0
         try:
             while training.process.poll() is None:
-                ready = {key.fd for key, _ in selector.select(TICK_SECONDS)}
+                ready = {key.fd for key, _ in selector.select(self._go_on())}
                 if output_fd in ready and not self._log.read_from(output_fd):
                     selector.unregister(output_fd)
                 if channel_open and channel.fileno() in ready:
@@ -194,6 +206,24 @@ class Training:
             selector.close()
             if exit_fd is not None:
                 os.close(exit_fd)
+
+    def _go_on(self) -> float:
+        """Do a part of what can be done beside the candidate; return how long to wait then."""
+        if self._go_on_with_pins() == 0.0:
+            return 0.0
+        if self._to_score is not None and self._prepare_scoring(self._to_score, seconds=_PREPARE_SECONDS):
+            self._to_score = None
+        return TICK_SECONDS if self._to_score is None else 0.0
+
+    def _go_on_with_pins(self) -> float:
+        """Do a part of the check of the pins; return how long to wait then. Ends the run when one does not hold."""
+        check = self._check_of_pins
+        if check is None or check.is_complete:
+            return TICK_SECONDS
+        check.advance(_PINS_SECONDS)
+        if check.before is not None:
+            raise RunEndedError(Outcome.LOST, CHANGED_BEFORE)
+        return 0.0
 
     def _receive(self, training: _CandidateProcess, channel: Channel) -> bool:
         """Handle what the candidate said; False when it will say no more."""
@@ -231,10 +261,16 @@ class Training:
                 channel.send({"type": "refused", "message": message}, timeout_seconds=_SEND_SECONDS)
             return
         if training.start is None:
+            while self._go_on_with_pins() == 0.0:
+                self._check(training)
             try:
                 self._workers.wait_until_ready(lambda: self._check(training))
             except WorkerError as error:
                 raise RunEndedError(Outcome.CRASHED, f"{error} (see [limits] memory_mb)") from None
+            if self._spec.device == "cpu":  # a tenth of a second, and afterwards every core is the candidate's
+                self._prepare_scoring(vocab_size, seconds=_PREPARE_AT_MOST_SECONDS)
+            else:
+                self._to_score = vocab_size
         tokens_fd = os.open(self._corpus.token_store(vocab_size), os.O_RDONLY)
         clock_fd = os.open(self._paths.clock, os.O_RDONLY)
         try:

@@ -8,7 +8,9 @@ into rows of the context length: BOS first, right-padded with training text, pad
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from ...prepare.tokenizer import Tokenizer
 
 _SHORTEST_SHARE = 0.25  # of the window size; the rest of a document that is shorter is left out
 _LONGEST_SHARE = 2.0  # a window with a very long line is left out
+_STEP_BYTES = 1 << 18  # encoded at once: a twentieth of a second
 
 
 class NoWindowsError(Exception):
@@ -30,9 +33,17 @@ def draw_windows(
     ``offsets`` (int64, documents + 1) are the borders of the documents. Deterministic for one secret.
     Raises `NoWindowsError` where no document gives a window.
     """
+    return finished(drawing(text, offsets, secret=secret, total_bytes=total_bytes, window_bytes=window_bytes))
+
+
+def drawing(
+    text: np.ndarray, offsets: np.ndarray, *, secret: bytes, total_bytes: int, window_bytes: int
+) -> Generator[None, None, list[tuple[int, int]]]:
+    """Do what `draw_windows` does in small steps."""
     windows = []
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         windows += _cut_document(text, start, end, window_bytes)
+        yield
     if not windows:
         raise NoWindowsError(_no_windows(offsets, window_bytes))
     seed = int.from_bytes(hashlib.sha256(secret + b"validation windows").digest()[:16], "big")
@@ -102,28 +113,57 @@ def encode_rows(
     rng: np.random.Generator,
 ) -> Rows:
     """Encode ``windows`` of ``text`` and cut them into rows; ``padding`` are tokens of the training split (uint16)."""
-    encoded = tokenizer.encode_batch([text[start:end].tobytes().decode() for start, end in windows], num_threads=2)
-    rows, scored, window = [], [], []
-    for index, ids in enumerate(encoded):
-        for position in range(0, len(ids), context_length):
-            piece = ids[position : position + context_length]
-            row = np.empty(context_length + 1, dtype=np.int32)
-            row[0] = tokenizer.bos_token_id
-            row[1 : 1 + len(piece)] = piece
-            fill = context_length - len(piece)
+    return finished(encoding(text, windows, tokenizer, context_length=context_length, padding=padding, rng=rng))
+
+
+def encoding(
+    text: np.ndarray,
+    windows: list[tuple[int, int]],
+    tokenizer: Tokenizer,
+    *,
+    context_length: int,
+    padding: np.ndarray,
+    rng: np.random.Generator,
+) -> Generator[None, None, Rows]:
+    """Do what `encode_rows` does in steps of `_STEP_BYTES`, which also bounds the memory beside the rows."""
+    blocks, scored, window, counted = [], [], [], 0
+    for step in _steps(windows):
+        encoded = tokenizer.encode_batch([text[start:end].tobytes().decode() for start, end in step], num_threads=2)
+        for ids in encoded:
+            targets = np.array(ids, dtype=np.int32)
+            counted += int(tokenizer.token_bytes[targets].sum())
+            count = -(-len(targets) // context_length)
+            fill = count * context_length - len(targets)
             offset = int(rng.integers(0, len(padding) - fill))
-            row[1 + len(piece) :] = padding[offset : offset + fill]
-            rows.append(row)
-            scored.append(len(piece))
-            window.append(index)
-    tokens = np.stack(rows)
-    result = Rows(
-        tokens=tokens,
-        scored=np.array(scored),
-        window=np.array(window),
-        scored_bytes=sum(end - start for start, end in windows),
-    )
-    counted = int(tokenizer.token_bytes[tokens[:, 1:][result.mask()]].sum())
-    if counted != result.scored_bytes:
-        raise ValueError(f"the rows hold {counted} bytes, the windows {result.scored_bytes}: the tokenizer is not lossless")
-    return result
+            block = np.empty((count, context_length + 1), dtype=np.int32)
+            block[:, 0] = tokenizer.bos_token_id
+            block[:, 1:] = np.append(targets, padding[offset : offset + fill]).reshape(count, context_length)
+            blocks.append(block)
+            scored += [context_length] * (count - 1) + [context_length - fill]
+            window += [len(blocks) - 1] * count
+        yield
+    scored_bytes = sum(end - start for start, end in windows)
+    if counted != scored_bytes:
+        raise ValueError(f"the rows hold {counted} bytes, the windows {scored_bytes}: the tokenizer is not lossless")
+    return Rows(tokens=np.concatenate(blocks), scored=np.array(scored), window=np.array(window), scored_bytes=scored_bytes)
+
+
+def finished(steps: Generator[None, None, Any]) -> Any:
+    """Take all the steps; return what they come to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+
+
+def _steps(windows: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    step, size = [], 0
+    for start, end in windows:
+        step.append((start, end))
+        size += end - start
+        if size >= _STEP_BYTES:
+            yield step
+            step, size = [], 0
+    if step:
+        yield step

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from .bench_command import bench
 from .client_commands import install, uninstall
 from .doctor_command import doctor
 from .errors import CommandGroup
@@ -37,7 +38,7 @@ _COMMANDS = {
     "Set up": (init, prepare, install, uninstall, doctor, where),
     "Research": (research, serve, run, keep, revert, cancel),
     "Govern": (accept_config, accept_isolation, token, pause, resume, repair),
-    "Look": (history, show, status, report, plot, export, verify),
+    "Look": (history, show, status, report, plot, export, verify, bench),
 }
 
 for _panel, _functions in _COMMANDS.items():

@@ -77,6 +77,7 @@ def rehearse(tmp_path: Path, model: str) -> subprocess.CompletedProcess[str]:
         "budget_seconds": 10.0,
         "seed": 1,
         "channel_fd": theirs.fileno(),
+        "memory_bytes": 1 << 32,
         "scratch": str(tmp_path),
     }
     with ours, theirs:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from autoresearch_mcp.prepare import overlap
-from autoresearch_mcp.prepare.overlap import SHINGLE_TOKENS, overlap_share, sample_every, shingle_hashes
+from autoresearch_mcp.prepare.overlap import SHINGLE_TOKENS, distinct_sorted, overlap_share, sample_every, shingle_hashes
 
 TOKEN = re.compile(rb"[A-Za-z0-9_\x80-\xff]+|[^A-Za-z0-9_\x80-\xff \t\n\r\v\f]")
 
@@ -49,7 +49,13 @@ def test_the_share_is_that_of_a_plain_python_count(seed: int):
     hashes = hashes_of(part)
     assert overlap_share(hashes, reference_sorted) == pytest.approx(sum(s in known for s in naive) / len(naive))
     distinct = set(naive)
-    assert overlap_share(np.unique(hashes), reference_sorted) == pytest.approx(len(distinct & known) / len(distinct))
+    assert overlap_share(distinct_sorted(hashes), reference_sorted) == pytest.approx(len(distinct & known) / len(distinct))
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_distinct_hashes_are_what_numpy_finds(count: int):
+    hashes = np.random.default_rng(count).integers(0, 500, count, dtype=np.uint64)
+    assert np.array_equal(distinct_sorted(hashes), np.unique(hashes))
 
 
 def test_layout_does_not_count_but_word_borders_do():

@@ -62,7 +62,11 @@ def test_every_size_is_lossless_and_counts_bytes_exactly(ranks_path: Path, size:
         assert tokenizer.decode(ids) == text
         assert int(tokenizer.token_bytes[ids].sum()) == len(text.encode())
         assert tokenizer.bos_token_id not in ids
-    assert tokenizer.encode_batch(HARD_TEXTS, 2) == [tokenizer.encode(text) for text in HARD_TEXTS]
+    one_by_one = [tokenizer.encode(text) for text in HARD_TEXTS]
+    assert tokenizer.encode_batch(HARD_TEXTS, 2) == one_by_one
+    arrays = tokenizer.encode_arrays(HARD_TEXTS, 2)
+    assert [array.tolist() for array in arrays] == [[tokenizer.bos_token_id, *ids] for ids in one_by_one]
+    assert all(array.dtype == np.uint16 for array in arrays)
 
 
 def test_the_byte_vocabulary_is_the_bytes_and_bos(ranks_path: Path):

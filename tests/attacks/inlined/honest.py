@@ -38,7 +38,12 @@ class Liar(Bigram):
         worker = sys.modules["__main__"]
         if hasattr(worker, "bulk"):
             truth = worker.bulk
-            worker.bulk = lambda *arguments: np.asarray(self.claim(truth(*arguments)), np.float32)
+
+            def lie(*arguments):
+                claimed = self.claim(truth(*arguments).numpy())
+                return torch.from_numpy(np.ascontiguousarray(claimed, np.float32))
+
+            worker.bulk = lie
 
 
 logits = torch.tensor(counts.reshape(size, size)).log().float()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from autoresearch_mcp.lab.referee.pins import (
     Kind,
+    PinCheck,
     PinnedFile,
     PinnedTree,
     Pins,
@@ -99,6 +101,25 @@ def test_a_missing_file_is_found(package: Path, pin: Pin, missing: str) -> None:
     pins = pin()
     (package / missing).unlink()
     assert f"{missing} (environment) is gone" in (check(pins) or "")
+
+
+def test_the_check_of_a_run_goes_on_in_parts_and_says_nothing_before_it_is_complete(package: Path, pin: Pin) -> None:
+    parts = PinCheck(pin())
+    assert (parts.is_complete, parts.before) == (False, None)
+    parts.advance(0.0)
+    assert not parts.is_complete
+    assert parts.finish() is None
+    assert parts.is_complete
+    assert parts.after(since_ns=time.time_ns()) is None
+
+    (package / "nn" / "layers.py").write_text("layer = 2\n")
+    assert "was written to while the run used it" in (parts.after(since_ns=0) or "")
+    changed_before = PinCheck(parts_path := pin())
+    (package / "nn" / "layers.py").write_text("layer = 3\n")
+    assert "layers.py (environment) is not the file that was pinned" in (changed_before.finish() or "")
+    Path(parts_path).write_bytes(b"{}")
+    assert "missing or were changed" in (PinCheck(parts_path).finish() or "")
+    assert changed_before.after(since_ns=0) is not None  # by what was read before
 
 
 def test_a_missing_folder_names_each_of_its_files(package: Path, pin: Pin) -> None:

@@ -5,6 +5,7 @@ Most candidates here never import torch, so a run takes about a second.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -97,6 +98,20 @@ def test_an_honest_run_is_certified(make_lab: MakeLab, train_py: str) -> None:
     assert (result.elapsed_seconds or 99.0) <= 3.0
     assert result.audits > 100  # every row of the windows
     assert (lab.state.run(f"{experiment.id}.1").curve).read_text().count("loss") > 0
+
+
+def test_a_report_before_the_data_stands_in_the_curve_at_second_zero_and_is_only_shown(
+    make_lab: MakeLab, train_py: str
+) -> None:
+    lab = make_lab(extra="[limits]\nmemory_mb = 3000\n")
+    early = "report(0, compile_seconds=12.5, val_bpb=0.1)\nfrom prepare import MEMORY_BYTES\nprint('may use', MEMORY_BYTES)\n"
+    experiment, result = run(lab, train_py.replace("loader = make_dataloader", f"{early}loader = make_dataloader"))
+    paths = lab.state.run(f"{experiment.id}.1")
+    first, second, *_ = (json.loads(line) for line in paths.curve.read_text().splitlines())
+    assert first == {"step": 0, "seconds": 0.0, "compile_seconds": 12.5, "val_bpb": 0.1}
+    assert second["seconds"] > 0.0
+    assert (result.val_bpb or 0.0) > 1.0
+    assert f"may use {3000 << 20}" in paths.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from autoresearch_mcp.lab.referee.audits import InvalidModelError, Score, negative_log_softmax
 from autoresearch_mcp.lab.referee.scorer import AuditPlan, Scorer
 from autoresearch_mcp.lab.referee.windows import Rows, draw_windows, encode_rows
-from autoresearch_mcp.prepare.channel import Channel, ChannelClosedError
+from autoresearch_mcp.prepare.channel import Channel, ChannelClosedError, Frame
 from autoresearch_mcp.prepare.corpus import Corpus, open_corpus
 
 CONTEXT = 64
@@ -117,19 +117,18 @@ def score(
     seconds: float = 30.0,
     rows_that_fit: int = 1_000,
     seed: int = 7,
+    processes: int = 1,
+    notes: list[str] | None = None,
 ) -> Score:
     rows, padding, _ = rows_of(corpus, vocab_size)
-    model_fd = os.open(os.devnull, os.O_RDONLY)
-    try:
-        with worker(model, claim, rows_that_fit) as bulk, worker(model, claim, rows_that_fit) as audit:
-            scorer = Scorer(
-                bulk=bulk,
-                audit=audit,
-                time_limit_seconds=seconds,
-                on_progress=lambda _: None,
-            )
+    with ExitStack() as stack:
+        bulk, audit = (
+            [stack.enter_context(worker(model, claim, rows_that_fit)) for _ in range(processes)] for _ in ("bulk", "audit")
+        )
+        scorer = Scorer(bulk=bulk, audit=audit, time_limit_seconds=seconds, on_progress=lambda _: None)
+        try:
             return scorer.score(
-                (model_fd, model_fd),
+                model_fds(stack, processes),
                 rows,
                 vocab_size=vocab_size,
                 batch_rows=16,
@@ -137,8 +136,17 @@ def score(
                 decoys=padding,
                 rng=np.random.default_rng(seed),
             )
-    finally:
-        os.close(model_fd)
+        finally:
+            if notes is not None:
+                notes += scorer.notes
+
+
+def model_fds(stack: ExitStack, processes: int = 1) -> tuple[list[int], list[int]]:
+    """Return descriptors of what stands for the model, closed with the stack."""
+    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(2 * processes)]
+    for fd in fds:
+        stack.callback(os.close, fd)
+    return fds[:processes], fds[processes:]
 
 
 @pytest.mark.parametrize("vocab_size", [257, 512, 2048])
@@ -264,18 +272,84 @@ def test_a_model_that_takes_too_long_is_no_number(corpus: Corpus) -> None:
         score(corpus, slow, seconds=0.2)
 
 
+@pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("audits", [60, 1_000_000])
-def test_a_batch_that_does_not_fit_into_memory_is_scored_in_halves_to_the_same_number(corpus: Corpus, audits: int) -> None:
-    whole = score(corpus, bigram(257), audits=audits)
-    halved = score(corpus, bigram(257), audits=audits, rows_that_fit=8)
+@pytest.mark.parametrize(("fitting", "batch"), [(8, "8 rows: 16 did"), (3, "2 rows: 4 did"), (1, "1 row: 2 did")])
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does_to_the_same_number(
+    corpus: Corpus, audits: int, fitting: int, batch: str, processes: int
+) -> None:
+    notes: list[str] = []
+    whole = score(corpus, bigram(257), audits=audits, notes=notes)
+    assert notes == []
+    halved = score(corpus, bigram(257), audits=audits, rows_that_fit=fitting, processes=processes, notes=notes)
     assert halved.val_bpb == pytest.approx(whole.val_bpb, abs=1e-6)
     assert halved.window_nats == whole.window_nats
     assert halved.audits == pytest.approx(whole.audits, abs=1)
+    assert notes == [f"scored in batches of {batch} not fit into memory"]
 
 
-def test_a_model_that_does_not_fit_in_halves_either_is_no_number(corpus: Corpus) -> None:
-    with pytest.raises(InvalidModelError, match="even with 8 rows at once"):
-        score(corpus, bigram(257), rows_that_fit=7)
+def test_a_model_of_which_one_row_does_not_fit_is_no_number(corpus: Corpus) -> None:
+    with pytest.raises(InvalidModelError, match="even with one row at once"):
+        score(corpus, bigram(257), rows_that_fit=0)
+
+
+def test_several_processes_score_each_row_once_to_the_same_number(corpus: Corpus) -> None:
+    alone, shared = (score(corpus, bigram(257), audits=1_000_000, processes=processes) for processes in (1, 4))
+    assert shared.val_bpb == pytest.approx(alone.val_bpb, abs=1e-6)
+    assert (shared.audits, shared.window_nats) == (alone.audits, alone.window_nats)
+    assert (shared.claims == alone.claims).all()
+
+
+def test_the_next_batch_is_there_before_the_last_is_answered_however_large_both_are() -> None:
+    """More than a socket holds, on both sides: the referee reads while it writes."""
+    context, count = 4096, 96
+    rows = Rows(
+        tokens=np.random.default_rng(0).integers(0, 256, (count, context + 1)).astype(np.int32),
+        scored=np.full(count, context),
+        window=np.arange(count),
+        scored_bytes=count * context,
+    )
+    ahead: list[int] = []
+
+    def serve_late(channel: Channel) -> None:
+        waiting: list[Frame] = []
+        asked = answered = 0
+        with suppress(ChannelClosedError):
+            while answered < count:
+                frame = channel.receive()
+                if frame.header["type"] == "load":
+                    os.close(frame.fds[0])
+                    channel.send({"type": "loaded"})
+                    continue
+                waiting.append(frame)
+                asked += frame.header["rows"][0]
+                while waiting and (len(waiting) == 3 or asked == count):
+                    ahead.append(len(waiting))
+                    first = waiting.pop(0)
+                    rows, columns = first.header["rows"]
+                    columns = 256 if first.header["type"] == "audit" else columns - 1
+                    channel.send({"type": "answer"}, np.ones((rows, columns), np.float32).tobytes())
+                    answered += rows
+        channel.close()
+
+    with ExitStack() as stack:
+        channels = []
+        for _ in range(2):
+            ours, theirs = Channel.pair()
+            channel = Channel(theirs, max_payload_bytes=1 << 30, accept_fds=True)
+            thread = threading.Thread(target=serve_late, args=(channel,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(ours.close)
+            channels.append([ours])
+        scorer = Scorer(bulk=channels[0], audit=channels[1], time_limit_seconds=60.0, on_progress=lambda _: None)
+        scorer._request_seconds = 5.0
+        plan, rng = AuditPlan(audits=count), np.random.default_rng(0)
+        with pytest.raises(InvalidModelError, match="contradict"):  # its answers agree in nothing
+            scorer.score(
+                model_fds(stack), rows, vocab_size=256, batch_rows=16, plan=plan, decoys=np.zeros(9999, np.uint16), rng=rng
+            )
+    assert max(ahead) == 3
 
 
 def test_every_row_is_audited_where_the_claim_may_be_kept_and_few_where_it_may_not(corpus: Corpus) -> None:
@@ -298,21 +372,23 @@ def test_the_bulk_process_has_ended_before_the_audit_begins(corpus: Corpus) -> N
             order.append(header["type"])
             super().send(header, *args, **options)
 
+        def queue(self, header: dict, payload: bytes | memoryview = b"") -> None:
+            order.append(header["type"])
+            super().queue(header, payload)
+
     rows, padding, _ = rows_of(corpus, 257)
     with worker(bigram(257), truth, 1_000) as bulk, worker(bigram(257), truth, 1_000) as audit:
         bulk.__class__ = audit.__class__ = Recorded
         scorer = Scorer(
-            bulk=bulk,
-            audit=audit,
+            bulk=[bulk],
+            audit=[audit],
             time_limit_seconds=30.0,
             on_progress=lambda _: None,
             on_bulk_done=lambda: order.append(f"ended {bulk.fileno()}"),
         )
-        fds = (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY))
         plan, rng = AuditPlan(audits=40), np.random.default_rng(0)
-        scorer.score(fds, rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
-        for fd in fds:
-            os.close(fd)
+        with ExitStack() as stack:
+            scorer.score(model_fds(stack), rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
     ended = order.index("ended -1")  # its channel is closed
     assert "audit" not in order[:ended]
     # Its model is not even loaded before: a thread of it could listen to what the bulk process does to the machine.
@@ -325,19 +401,16 @@ def test_the_true_next_token_and_all_after_it_are_never_shown_to_the_audit(corpu
     seen: list[tuple[np.ndarray, list[int]]] = []
 
     class Watched(Channel):
-        def send(self, header: dict, payload: bytes | memoryview = b"", **options: Any) -> None:
-            if header["type"] == "audit":
-                seen.append((np.frombuffer(payload, np.int32).reshape(header["rows"]), header["cuts"]))
-            super().send(header, payload, **options)
+        def queue(self, header: dict, payload: bytes | memoryview = b"") -> None:
+            seen.append((np.frombuffer(payload, np.int32).reshape(header["rows"]), header["cuts"]))
+            super().queue(header, payload)
 
     with worker(bigram(257), truth, 1_000) as bulk, worker(bigram(257), truth, 1_000) as audit:
         audit.__class__ = Watched
-        scorer = Scorer(bulk=bulk, audit=audit, time_limit_seconds=30.0, on_progress=lambda _: None)
-        fds = (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY))
+        scorer = Scorer(bulk=[bulk], audit=[audit], time_limit_seconds=30.0, on_progress=lambda _: None)
         plan, rng = AuditPlan(audits=1_000_000), np.random.default_rng(0)
-        scorer.score(fds, rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
-        for fd in fds:
-            os.close(fd)
+        with ExitStack() as stack:
+            scorer.score(model_fds(stack), rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
     training = np.asarray(padding, np.int32).tobytes()
     agreeing, compared = 0, 0
     for batch, cuts in seen:
@@ -375,14 +448,11 @@ def test_one_answer_that_does_not_come_is_not_waited_for_to_the_end(corpus: Corp
     try:
         with worker(bigram(257), truth, 1_000) as other:
             bulk, audit = (other, ours) if kind == "audit" else (ours, other)
-            scorer = Scorer(bulk=bulk, audit=audit, time_limit_seconds=1000.0, on_progress=lambda _: None)
+            scorer = Scorer(bulk=[bulk], audit=[audit], time_limit_seconds=1000.0, on_progress=lambda _: None)
             scorer._request_seconds = 0.3  # not the ten seconds that an answer may really take
-            fds = (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY))
             plan, rng = AuditPlan(audits=40), np.random.default_rng(0)
-            with pytest.raises(InvalidModelError, match="time limit of a single answer"):
-                scorer.score(fds, rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
-            for fd in fds:
-                os.close(fd)
+            with ExitStack() as stack, pytest.raises(InvalidModelError, match="time limit of a single answer"):
+                scorer.score(model_fds(stack), rows, vocab_size=257, batch_rows=64, plan=plan, decoys=padding, rng=rng)
     finally:
         silent.set()
         ours.close()

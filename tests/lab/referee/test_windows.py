@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from autoresearch_mcp.lab.devices import FakeGpuDriver, Gpu
 from autoresearch_mcp.lab.errors import NotReadyError
+from autoresearch_mcp.lab.executor import RunSpec
 from autoresearch_mcp.lab.lab import Lab
-from autoresearch_mcp.lab.referee.windows import NoWindowsError, draw_windows, require_windows
+from autoresearch_mcp.lab.referee.validation_rows import ValidationRows
+from autoresearch_mcp.lab.referee.windows import NoWindowsError, draw_windows, encode_rows, require_windows
 from autoresearch_mcp.prepare.building import prepare_corpus
+from autoresearch_mcp.prepare.corpus import open_corpus
 from autoresearch_mcp.prepare.errors import PrepareError
 from autoresearch_mcp.prepare.sources import FetchReport, Project
 
@@ -46,6 +50,35 @@ def test_a_little_text_is_scored_although_less_is_asked_for_than_a_window() -> N
     text = np.frombuffer(b"A short line.\n" * 200, dtype=np.uint8)
     windows = draw_windows(text, np.array([0, len(text)]), secret=b"", total_bytes=10, window_bytes=WINDOW_BYTES)
     assert len(windows) == 1
+
+
+@pytest.mark.parametrize("vocab_size", [257, 2048])
+def test_rows_made_bit_by_bit_are_those_made_at_once(tiny_corpus: str, tmp_path: Path, vocab_size: int) -> None:
+    corpus = open_corpus(tiny_corpus)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    sizes = {"context_length": 64, "validation_bytes": 20_000, "window_bytes": 512}
+    made = ValidationRows(spec_of(validation_secret=str(secret), **sizes), corpus, vocab_size)
+    looks = 1
+    while not made.advance(0.0 if looks == 1 else 1e-6):
+        looks += 1
+    rows = made.finish()
+    assert looks > 2
+    windows = draw_windows(corpus.text("val"), corpus.offsets("val"), secret=b"secret", total_bytes=20_000, window_bytes=512)
+    at_once = encode_rows(
+        corpus.text("val"),
+        windows,
+        corpus.tokenizer(vocab_size),
+        context_length=64,
+        padding=np.fromfile(corpus.token_store(vocab_size), np.uint16),
+        rng=np.random.default_rng(0),
+    )
+    mask = rows.mask()
+    assert (rows.scored == at_once.scored).all()
+    assert (rows.window == at_once.window).all()
+    assert (rows.tokens[:, 0] == made.tokenizer.bos_token_id).all()
+    assert (rows.tokens[:, 1:][mask] == at_once.tokens[:, 1:][mask]).all()
+    assert rows.scored_bytes == at_once.scored_bytes == sum(end - start for start, end in windows)
 
 
 def test_a_corpus_of_documents_too_short_for_the_profile_starts_no_session(
@@ -96,3 +129,27 @@ class Stories:
         for _ in range(60):
             lines = (" ".join(f"{word:x}" for word in words.integers(0, 1 << 20, 8)) for _ in range(size // 40))
             yield "\n".join(lines)[: size - 1] + "\n"
+
+
+def spec_of(**fields: Any) -> RunSpec:
+    """A run of which only what is scored matters."""
+    values: dict[str, Any] = {
+        "run_id": "e0001.1",
+        "candidate": b"",
+        "harness": "",
+        "corpus": "tiny",
+        "profile": "cpu",
+        "device": "cpu",
+        "cores": 1,
+        "seed": 1,
+        "clock": "core_seconds",
+        "budget_seconds": 1.0,
+        "startup_seconds": 1.0,
+        "scoring_seconds": 1.0,
+        "memory_mb": 1000,
+        "processes": 10,
+        "disk_mb": 10,
+        "log_kb": 10,
+        "audits": 40,
+    }
+    return RunSpec(**{**values, **fields})
