@@ -68,6 +68,7 @@ SCALAR_LR = 0.05 if CPU else 0.5  # AdamW, x0 lambdas; residual lambdas take a h
 SHIFT_LR = 0.06  # AdamW, how much of the token before is mixed in; not scaled by width
 ADAM_BETA1 = 0.8  # decay of AdamW's first moment
 ADAM_BETA2 = 0.95  # decay of AdamW's second moment
+ADAM_EPS = 1e-10  # AdamW, against division by zero
 MATRIX_LR = 0.04  # Muon, every matrix inside the blocks
 WEIGHT_DECAY = 0.2  # Muon's cautious decay, fading linearly to zero over the run
 MOMENTUM_START = 0.85  # Muon's momentum at the first step
@@ -383,7 +384,6 @@ class SoftcappedCrossEntropy(torch.autograd.Function):
         return grad_x * grad_loss, grad_weight * grad_loss, None
 
 
-@torch.compiler.disable  # torch.compile would unroll the chunks; the trunk before it is compiled all the same
 def fused_cross_entropy(x, weight, targets):
     return SoftcappedCrossEntropy.apply(x, weight, targets)
 
@@ -463,6 +463,26 @@ class Muon:
             self.update(group["params"], grads, group["average"], group["square"], group["neuron_axis"], *rates)
 
 
+class AdamW:
+    """AdamW without weight decay, by torch's fused kernel. (`torch.optim` imports the compiler: 1.5 s of start-up.)"""
+
+    def __init__(self, param_groups):
+        self.param_groups = param_groups
+        for group in param_groups:
+            group["averages"] = [torch.zeros_like(p) for p in group["params"]]
+            group["squares"] = [torch.zeros_like(p) for p in group["params"]]
+            group["steps"] = [torch.zeros((), device=p.device) for p in group["params"]]
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            grads, (beta1, beta2) = [p.grad for p in group["params"]], group["betas"]
+            torch._foreach_add_(group["steps"], 1)
+            state = group["averages"], group["squares"], [], group["steps"]
+            rates = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "weight_decay": 0.0, "eps": ADAM_EPS}
+            torch._fused_adamw_(group["params"], grads, *state, **rates, amsgrad=False, maximize=False)
+
+
 def make_optimizers(model, compiled):
     """Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars; fresh state."""
     scale = (WIDTH / 768) ** -0.5
@@ -476,7 +496,7 @@ def make_optimizers(model, compiled):
         {"params": [model.shift, *(block.attention.shift for block in model.blocks)], "lr": SHIFT_LR, "betas": betas},
     ]
     optimizers = (
-        torch.optim.AdamW(groups, eps=1e-10, weight_decay=0.0, fused=True),
+        AdamW(groups),
         Muon([p for p in model.blocks.parameters() if p.ndim == 2], MATRIX_LR, compiled),
     )
     for optimizer in optimizers:
@@ -602,9 +622,9 @@ def warmed_up(depth, rows):
     if DEVICE == "cpu" and compiling:  # where it has little to win
         functions = {"eager": train_loss, **functions}
     runs = {name: lambda f=function: f(model, *batch).backward() for name, function in functions.items()}
-    best = fastest("forward and backward", runs, rounds=2)
-    muon_seconds = min(seconds_of(optimizers[1].step) for _ in range(3))
+    best = fastest("forward and backward", runs, rounds=2) if len(runs) > 1 else next(iter(runs))
     step_seconds = seconds_of(runs[best]) * TOTAL_BATCH_TOKENS / batch[0].numel()
+    muon_seconds = min(seconds_of(optimizers[1].step) for _ in range(2))
     step_seconds += seconds_of(lambda: optimizer_step(optimizers, step=0, progress=0.0))
     report(0, compile_seconds=compile_seconds, step_seconds=step_seconds, muon_seconds=muon_seconds)
     print(f"a step takes {1e3 * step_seconds:.0f} ms, {muon_seconds / step_seconds:.0%} of it Muon")
@@ -628,6 +648,8 @@ if DEVICE != "cpu":
     torch.set_float32_matmul_precision("high")  # TensorFloat-32 for what is left in float32
 compiling = can_compile()
 compiled_optimizer = compiling and DEVICE != "cpu"
+if compiling:  # else the chunks would be unrolled; the trunk before them is compiled all the same
+    fused_cross_entropy = torch.compiler.disable(fused_cross_entropy)
 COMPUTE_DTYPE = choose_dtype()  # activations; parameters are always float32
 attend = choose_attention()
 if compiled_optimizer:

@@ -31,7 +31,7 @@ _PLACES = 2  # the farthest step along powers of two, and along the prepared siz
 _UNKNOWN_FACTOR = 2.0
 _LEAST_UNKNOWN_SIZE = 16  # an unknown power of two from here on is a size, and sizes must often divide one another
 _DRAWS = 2_000  # without a proposal: then the constants are used up
-_LEFT_ALONE = re.compile(r"(?:^|_)(?:SEED|EVAL|COMPILE)(?:_|$)")
+LEFT_ALONE = re.compile(r"(?:^|_)(?:SEED|EVAL|COMPILE|CHUNK|QUEUED|BYTES|MEMORY|TIE|EPS)(?:_|$)")
 
 
 class RandomSearch:
@@ -46,7 +46,7 @@ class RandomSearch:
     def propose(self, source: str, *, profile: str, tried: Set[Change]) -> Proposal | None:
         """Return a random change of ``source`` that was not tried in either direction; None when everything was."""
         constants = {
-            name: constant for name, constant in read_constants(source, profile).items() if not _LEFT_ALONE.search(name)
+            name: constant for name, constant in read_constants(source, profile).items() if not LEFT_ALONE.search(name)
         }
         context_length = PROFILES[profile].context_length
         for _ in range(_DRAWS if constants else 0):

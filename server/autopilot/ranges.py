@@ -81,6 +81,7 @@ RANGES: Mapping[str, Range] = {
     "EMBEDDING_LR": _log(1e-3, 5.0),
     "UNEMBEDDING_LR": _log(1e-4, 0.5),
     "SCALAR_LR": _log(1e-3, 5.0),
+    "SHIFT_LR": _log(1e-3, 5.0),
     "ADAM_BETA1": _complement(0.3, 0.99),
     "ADAM_BETA2": _complement(0.5, 0.9999),
     "MATRIX_LR": _log(1e-4, 1.0),

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .loading import load
 
+pytestmark = pytest.mark.filterwarnings("ignore:The distutils package is deprecated:DeprecationWarning")  # torch's inductor
+
 TOKENS, WIDTH, VOCABULARY = 192, 32, 320
 
 
@@ -105,7 +107,7 @@ def test_both_losses_train_a_model_alike(train: ModuleType) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_trunk_before_it_gives_the_same_gradients(train: ModuleType) -> None:
-    train.cross_entropy = train.fused_cross_entropy
+    train.cross_entropy = torch.compiler.disable(train.fused_cross_entropy)  # as train.py does where it compiles
     model = train.GPT(VOCABULARY, 1)
     torch.nn.init.normal_(model.head.weight, std=0.1)
     batch = torch.randint(VOCABULARY, (2, 4, 32)).unbind()
@@ -151,7 +153,7 @@ def test_the_optimizer_compiled_as_on_a_gpu_moves_alike_and_is_compiled_once_for
             train.optimizer_step(optimizers, step, progress=0.05 + step / 10)
             graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         moved.append([p.detach() for p in model.parameters()])
-        shapes = {p.shape for p in model.blocks.parameters()}
+        shapes = {p.shape for p in model.blocks.parameters() if p.ndim == 2}
         assert graphs == (len(shapes) if compiled else 0)
     for eager, other in zip(*moved, strict=True):
         torch.testing.assert_close(eager, other, rtol=1e-3, atol=1e-5)

@@ -57,7 +57,7 @@ def test_it_learns_within_its_budget_and_hands_its_model_over(make_lab: Callable
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_it_trains_compiled_where_a_compiler_is_in_the_sandbox(make_lab: Callable[..., Lab]) -> None:
     _, log = compiling(make_lab, "")
-    assert re.search(r"step: eager \S+ ms, compiled \S+ ms -> (eager|compiled)", log)  # the faster of the two is kept
+    assert re.search(r"backward: eager \S+ ms, compiled \S+ ms -> (eager|compiled)", log)  # the faster of the two is kept
 
 
 @pytest.mark.slow

@@ -22,13 +22,9 @@ from autoresearch_mcp.server.bench.machine import this_machine
 from ...polling import until
 
 COMMAND = (
-    "import typer\n"
-    "from autoresearch_mcp.server.cli.bench_command import bench\n"
-    "from autoresearch_mcp.server.cli.errors import CommandGroup\n"
-    "app = typer.Typer(cls=CommandGroup, pretty_exceptions_enable=False)\n"
-    "app.command()(bench)\n"
-    "app.command()(lambda: None)\n"
-    "app()\n"
+    "import runpy, signal\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job, such as a CI's, ignores it
+    "runpy.run_module('autoresearch_mcp.server.cli', run_name='__main__', alter_sys=True)\n"
 )
 
 
@@ -130,10 +126,13 @@ def test_who_interrupts_it_leaves_no_process_and_keeps_the_runs_before(
         *("--json", "out.json"),
     )  # fmt: skip
     temporary = tmp_path / "tmp"
-    until(lambda: any(temporary.glob("*/runs/ours-600s-1/curve.jsonl")), deadline_seconds=200)
-    assert working_below(temporary)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        until(lambda: any(temporary.glob("*/runs/ours-600s-1/curve.jsonl")), deadline_seconds=200)
+        assert working_below(temporary)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.terminate()  # never leaves ten minutes of training behind
     assert process.returncode == 130, stderr
     assert working_below(temporary) == []
     assert list(temporary.iterdir()) == []
