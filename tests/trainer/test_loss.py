@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from types import ModuleType
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from .loading import load
 
-pytestmark = pytest.mark.filterwarnings("ignore:The distutils package is deprecated:DeprecationWarning")  # torch's inductor
+os.environ.setdefault("SETUPTOOLS_USE_DISTUTILS", "stdlib")  # torch.compile imports both, in either order
+pytestmark = pytest.mark.filterwarnings("ignore")  # of setuptools and distutils, which torch.compile imports
 
 TOKENS, WIDTH, VOCABULARY = 192, 32, 320
 
