@@ -613,17 +613,21 @@ def warmed_up(depth, rows):
     initial_weights = {name: value.clone() for name, value in model.state_dict().items()}
     optimizers = make_optimizers(model, compiled_optimizer)
     batch = synthetic_batch(rows, MAX_SEQ_LEN)
-    functions = {"compiled": torch.compile(train_loss, dynamic=False)} if compiling else {"eager": train_loss}
+    loss_function = torch.compile(train_loss, dynamic=False) if compiling else train_loss
+
+    def forward_and_backward(function):
+        return lambda: function(model, *batch).backward()
+
     start = time.monotonic()
     for _ in range(2 if compiling else 1):  # what is compiled settles on its second step
-        next(iter(functions.values()))(model, *batch).backward()
+        forward_and_backward(loss_function)()
         optimizer_step(optimizers, step=0, progress=0.0)
     compile_seconds = time.monotonic() - start if compiling else 0.0
-    if DEVICE == "cpu" and compiling:  # where it has little to win
-        functions = {"eager": train_loss, **functions}
-    runs = {name: lambda f=function: f(model, *batch).backward() for name, function in functions.items()}
-    best = fastest("forward and backward", runs, rounds=2) if len(runs) > 1 else next(iter(runs))
-    step_seconds = seconds_of(runs[best]) * TOTAL_BATCH_TOKENS / batch[0].numel()
+    if compiling and DEVICE == "cpu":  # where it has little to win
+        functions = {"eager": train_loss, "compiled": loss_function}
+        runs = {name: forward_and_backward(function) for name, function in functions.items()}
+        loss_function = functions[fastest("forward and backward", runs, rounds=2)]
+    step_seconds = seconds_of(forward_and_backward(loss_function)) * TOTAL_BATCH_TOKENS / batch[0].numel()
     muon_seconds = min(seconds_of(optimizers[1].step) for _ in range(2))
     step_seconds += seconds_of(lambda: optimizer_step(optimizers, step=0, progress=0.0))
     report(0, compile_seconds=compile_seconds, step_seconds=step_seconds, muon_seconds=muon_seconds)
@@ -632,7 +636,7 @@ def warmed_up(depth, rows):
         F.log_softmax(model(batch[0][:EVAL_BATCH_ROWS]), dim=-1)
     model.load_state_dict(initial_weights)
     model.zero_grad()
-    return model, functions[best], rows
+    return model, loss_function, rows
 
 
 # ---------------------------------------------------------------------------------------------------------------------
