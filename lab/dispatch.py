@@ -26,13 +26,13 @@ from .ledger import result_to_json
 from .leftovers import drop_claims
 from .local_executor import lost_result
 from .locks import locked_if_free, stopped_holder
-from .machine import cores, total_memory_mb
 from .pins import pins_of
 from .policy import Judgement, Measurement, judge, keepable_below
 from .queueing import Waiting, in_turn
 from .records import Experiment, Run
 from .referee.clock import BudgetClock, startup_allowance
 from .referee.harness import pinned_package
+from .run_specs import spec_of
 from .states import Outcome, RunState
 
 MAX_ATTEMPTS = 2
@@ -319,41 +319,29 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
     experiment = lab.ledger.experiment(run.experiment)
     session = lab.ledger.session_now(experiment.session)
     config = lab.session_config(session)
-    profile = config.profile_facts
     accepted = acceptance(lab.ledger, lab.isolation)
     slots = len(lab.devices.usable(config))  # that many runs share this machine
     champion = None if experiment.parent is None else _run_that_counts(lab, experiment.parent)
     calibrated = calibration(lab.ledger)
-    return RunSpec(
+    spec = spec_of(
+        config,
+        lab.state,
+        lab.isolation,
         run_id=run.attempt_id,
         candidate=lab.ledger.stored(experiment.candidate_sha256),
-        harness=str(pinned_package(lab.state.harness, session.harness)),
-        corpus=config.corpus_name,
-        profile=config.profile,
+        harness=pinned_package(lab.state.harness, session.harness),
         device=device,
-        cores=max(1, cores() // slots),
         seed=run.seed,
-        clock=config.clock_kind,
-        budget_seconds=config.budget.seconds,
-        startup_seconds=config.budget.startup_seconds,
-        scoring_seconds=config.budget.scoring_seconds,
-        context_length=profile.context_length,
-        memory_mb=config.resolved_memory_mb(total_memory_mb() // slots),
-        processes=config.limits.processes,
-        disk_mb=config.limits.disk_mb,
-        log_kb=config.limits.log_kb,
-        validation_secret=str(lab.state.validation_secret),
-        validation_bytes=profile.validation_bytes,
-        window_bytes=profile.window_bytes,
-        audits=profile.audits,
-        audits_before_keep=profile.audits_before_keep,
+        slots=slots,
+    )
+    return replace(
+        spec,
         keepable_below_bpb=_keepable_below(lab, experiment, config),
         reference_window_nats=() if champion is None else lab.ledger.window_nats(champion[0].id),
         reference_claims=None if champion is None else str(lab.state.run(champion[0].attempt_id).claims),
         python=None if config.trainer.python is None else trainer_path(config.trainer.python),
-        isolation=lab.isolation.level,
         isolation_accepted_on=accepted.date if accepted else None,
-        startup_allowance_seconds=_startup_allowance(lab, experiment, config, cores=max(1, cores() // slots)),
+        startup_allowance_seconds=_startup_allowance(lab, experiment, config, cores=spec.cores),
         contention_threshold=None if calibrated is None else calibrated.threshold,
         pins=pins_of(lab, session, config) if lab.pinned else None,
     )

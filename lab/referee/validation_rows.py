@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from ...prepare.corpus import Corpus
 from ...prepare.tokenizer import Tokenizer
 from ..executor import RunSpec
-from .windows import Rows, drawing, encoding
+from .windows import Rows, Steps, draw_windows, encode_rows
 
 
 class ValidationRows:
@@ -60,16 +59,16 @@ class ValidationRows:
             self.advance(1.0)
         return self._rows
 
-    def _make(self) -> Generator[None, None, Rows]:
+    def _make(self) -> Steps[Rows]:
         spec, text = self._spec, self._corpus.text("val")
-        windows = yield from drawing(
+        windows = yield from draw_windows(
             text,
             self._corpus.offsets("val"),
             secret=Path(spec.validation_secret).read_bytes(),
             total_bytes=spec.validation_bytes,
             window_bytes=spec.window_bytes,
         )
-        rows = yield from encoding(
+        rows = yield from encode_rows(
             text, windows, self.tokenizer, context_length=spec.context_length, padding=self.decoys, rng=self.rng
         )
         return rows

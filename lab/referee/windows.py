@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +20,9 @@ _SHORTEST_SHARE = 0.25  # of the window size; the rest of a document that is sho
 _LONGEST_SHARE = 2.0  # a window with a very long line is left out
 _STEP_BYTES = 1 << 18  # encoded at once: a twentieth of a second
 
+_Result = TypeVar("_Result")
+Steps = Generator[None, None, _Result]  # work in small steps; what it comes to is the generator's return value
+
 
 class NoWindowsError(Exception):
     """Nothing of the split can be scored; the text says why and names the next step."""
@@ -27,19 +30,12 @@ class NoWindowsError(Exception):
 
 def draw_windows(
     text: np.ndarray, offsets: np.ndarray, *, secret: bytes, total_bytes: int, window_bytes: int
-) -> list[tuple[int, int]]:
-    """Return (start, end) byte ranges of ``text`` (uint8), about ``total_bytes`` in all, in the order of the text.
+) -> Steps[list[tuple[int, int]]]:
+    """Find (start, end) byte ranges of ``text`` (uint8), about ``total_bytes`` in all, in the order of the text.
 
-    ``offsets`` (int64, documents + 1) are the borders of the documents. Deterministic for one secret.
+    ``offsets`` (int64, documents + 1) are the borders of the documents; each is a step. Deterministic for one secret.
     Raises `NoWindowsError` where no document gives a window.
     """
-    return finished(drawing(text, offsets, secret=secret, total_bytes=total_bytes, window_bytes=window_bytes))
-
-
-def drawing(
-    text: np.ndarray, offsets: np.ndarray, *, secret: bytes, total_bytes: int, window_bytes: int
-) -> Generator[None, None, list[tuple[int, int]]]:
-    """Do what `draw_windows` does in small steps."""
     windows = []
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         windows += _cut_document(text, start, end, window_bytes)
@@ -111,21 +107,11 @@ def encode_rows(
     context_length: int,
     padding: np.ndarray,
     rng: np.random.Generator,
-) -> Rows:
-    """Encode ``windows`` of ``text`` and cut them into rows; ``padding`` are tokens of the training split (uint16)."""
-    return finished(encoding(text, windows, tokenizer, context_length=context_length, padding=padding, rng=rng))
+) -> Steps[Rows]:
+    """Encode ``windows`` of ``text`` and cut them into rows; ``padding`` are tokens of the training split (uint16).
 
-
-def encoding(
-    text: np.ndarray,
-    windows: list[tuple[int, int]],
-    tokenizer: Tokenizer,
-    *,
-    context_length: int,
-    padding: np.ndarray,
-    rng: np.random.Generator,
-) -> Generator[None, None, Rows]:
-    """Do what `encode_rows` does in steps of `_STEP_BYTES`, which also bounds the memory beside the rows."""
+    A step encodes `_STEP_BYTES`, which also bounds the memory beside the rows.
+    """
     blocks, scored, window, counted = [], [], [], 0
     for step in _steps(windows):
         encoded = tokenizer.encode_batch([text[start:end].tobytes().decode() for start, end in step], num_threads=2)
@@ -146,15 +132,6 @@ def encoding(
     if counted != scored_bytes:
         raise ValueError(f"the rows hold {counted} bytes, the windows {scored_bytes}: the tokenizer is not lossless")
     return Rows(tokens=np.concatenate(blocks), scored=np.array(scored), window=np.array(window), scored_bytes=scored_bytes)
-
-
-def finished(steps: Generator[None, None, Any]) -> Any:
-    """Take all the steps; return what they come to."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
 
 
 def _steps(windows: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

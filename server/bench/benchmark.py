@@ -155,7 +155,6 @@ def _take(turn: Turn, report: Report, referee: Referee, watch: Callable[[Progres
         contender=turn.contender,
         budget_seconds=turn.budget_seconds,
         repetition=turn.repetition,
-        seed=turn.repetition,
         again=turn.again,
         call_seconds=run.call_seconds,
         loader_seconds_per_token=report.loader_seconds_per_token.get(turn.contender),

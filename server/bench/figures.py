@@ -21,8 +21,7 @@ class RunFigures:
 
     contender: str
     budget_seconds: float
-    repetition: int
-    seed: int
+    repetition: int  # also the seed
     again: bool  # whether it repeats a contended run
     outcome: str
     reason: str
@@ -60,7 +59,6 @@ def run_figures(
     contender: str,
     budget_seconds: float,
     repetition: int,
-    seed: int,
     again: bool,
     call_seconds: float,
     loader_seconds_per_token: float | None,
@@ -89,7 +87,6 @@ def run_figures(
         contender=contender,
         budget_seconds=budget_seconds,
         repetition=repetition,
-        seed=seed,
         again=again,
         outcome=result.outcome,
         reason=result.reason,

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from ...lab.config import ProfileName, new_config
 from ...lab.executor import Progress, RunLostError, RunResult, RunSpec
 from ...lab.isolation import Isolation
 from ...lab.local_executor import LocalExecutor, lost_result
-from ...lab.machine import cores, total_memory_mb
 from ...lab.paths import StatePaths
 from ...lab.pinned_trees import TreeMaker, corpus_tree, environment_trees
 from ...lab.referee.harness import pin_harness, pinned_package
 from ...lab.referee.pins import Kind, Pins, save_pins
+from ...lab.run_specs import spec_of
 from ...prepare.corpus import Corpus
 from .machine import Place
 
@@ -55,7 +55,7 @@ class Referee:
         self._state.validation_secret.write_bytes(_SECRET)
         self._harness = pinned_package(self._state.harness, pin_harness(self._state.harness))
         self._pins: Path | None = None
-        self.isolation = isolation.level
+        self.isolation = isolation
         self.context_length = self._config.profile_facts.context_length
         self.background_share = measure_background(_CALIBRATION_SECONDS)
 
@@ -102,31 +102,20 @@ class Referee:
             raise
 
     def _spec(self, run_id: str, source: bytes, *, seed: int, budget_seconds: float) -> RunSpec:
-        config, profile = self._config, self._config.profile_facts
-        return RunSpec(
+        spec = spec_of(
+            self._config,
+            self._state,
+            self.isolation,
             run_id=run_id,
             candidate=source,
-            harness=str(self._harness),
-            corpus=self._corpus.name,
-            profile=config.profile,
+            harness=self._harness,
             device=self._place.device,
-            cores=cores(),
             seed=seed,
-            clock=config.clock_kind,
+        )
+        return replace(
+            spec,
+            corpus=self._corpus.name,
             budget_seconds=budget_seconds,
-            startup_seconds=config.budget.startup_seconds,
-            scoring_seconds=config.budget.scoring_seconds,
-            context_length=self.context_length,
-            memory_mb=config.resolved_memory_mb(total_memory_mb()),
-            processes=config.limits.processes,
-            disk_mb=config.limits.disk_mb,
-            log_kb=config.limits.log_kb,
-            validation_secret=str(self._state.validation_secret),
-            validation_bytes=profile.validation_bytes,
-            window_bytes=profile.window_bytes,
-            audits=profile.audits,
-            audits_before_keep=profile.audits_before_keep,
-            isolation=self.isolation,
             contention_threshold=threshold_of(0.0),  # a machine that is busy all the time is no place for a benchmark
             pins=str(self._pinned()),
         )

@@ -78,7 +78,7 @@ def bench(
             corpus_id=opened.corpus_id,
             began_at=time.time(),
             background_share=referee.background_share,
-            isolation=referee.isolation,
+            isolation=referee.isolation.level,
             contenders=contenders,
             loader_seconds_per_token={
                 each.name: loader_seconds_per_token(opened, each, referee.context_length)
@@ -209,8 +209,9 @@ class _View:
 
     def finished(self, figures: RunFigures, run: Run, report: Report) -> None:
         _write(self._json_file, json.dumps(report.to_json(), indent=1) + "\n")
-        where = f"{len(report.runs):>3}/{self._total}  {figures.budget_seconds:g} s, {figures.contender}, seed {figures.seed}"
-        self._print(f"{where}{', again' if figures.again else ''}: {_sentence(figures)}")
+        where = f"{len(report.runs):>3}/{self._total}  {figures.budget_seconds:g} s, {figures.contender}"
+        again = ", again" if figures.again else ""
+        self._print(f"{where}, seed {figures.repetition}{again}: {_sentence(figures)}")
         if not figures.scored:
             self._print(run.log[-_LOG_CHARACTERS:].rstrip())
 

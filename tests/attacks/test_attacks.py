@@ -28,11 +28,11 @@ from autoresearch_mcp.lab.paths import RunPaths
 from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.referee.sandbox import problem_of
 from autoresearch_mcp.lab.referee.scorer import negative_log_softmax
-from autoresearch_mcp.lab.referee.windows import draw_windows, encode_rows
 from autoresearch_mcp.lab.states import Verdict
 from autoresearch_mcp.prepare.corpus import open_corpus
 from autoresearch_mcp.tools.show_experiment import show_experiment
 
+from ..windows import draw_windows, encode_rows
 from . import assembly
 from .catalog import ATTACKS, MEASURED_APART, NUMBER_TOLERANCE_BPB, Attack
 from .victims import Harm, Promise, Victims, made_for

@@ -5,11 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from autoresearch_mcp.lab.config import PROFILES
-from autoresearch_mcp.lab.referee.windows import draw_windows
 from autoresearch_mcp.prepare import splitting
 from autoresearch_mcp.prepare.errors import PrepareError
 from autoresearch_mcp.prepare.sources import SPLITS
 from autoresearch_mcp.prepare.splitting import scorable_bytes, split_documents
+
+from ..windows import draw_windows
 
 SIZE = 5_000
 

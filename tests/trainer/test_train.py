@@ -41,7 +41,7 @@ def test_it_learns_within_its_budget_and_hands_its_model_over(make_lab: Callable
     assert (result.steps or 0) > 3
     assert (result.elapsed_seconds or 99.0) <= 7.0
     assert (result.val_bpb or 99.0) < 5.0  # a uniform guess over the vocabulary costs more
-    assert "depth 3, eager" in log
+    assert "depth 4, eager" in log
     assert "1 x 8 rows of 256 tokens per step" in log
     for what in ("matrix products: ", "attention: ", "loss: "):
         assert f"\n{what}" in f"\n{log}"  # each choice with its figures

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from autoresearch_mcp.lab.referee import reference
 from autoresearch_mcp.lab.referee.reference import claimed_gains, load_reference, save_claims
-from autoresearch_mcp.lab.referee.windows import Rows, draw_windows, encode_rows
+from autoresearch_mcp.lab.referee.windows import Rows
 from autoresearch_mcp.prepare.corpus import Corpus, open_corpus
+
+from ...windows import draw_windows, encode_rows
 
 
 @pytest.fixture(scope="module")

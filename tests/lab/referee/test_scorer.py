@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from autoresearch_mcp.lab.referee.audits import InvalidModelError, Score, negative_log_softmax
 from autoresearch_mcp.lab.referee.scorer import AuditPlan, Scorer
-from autoresearch_mcp.lab.referee.windows import Rows, draw_windows, encode_rows
+from autoresearch_mcp.lab.referee.windows import Rows
 from autoresearch_mcp.prepare.channel import Channel, ChannelClosedError, Frame
 from autoresearch_mcp.prepare.corpus import Corpus, open_corpus
+
+from ...windows import draw_windows, encode_rows
 
 CONTEXT = 64
 Model = Callable[[np.ndarray], np.ndarray]  # tokens [n, T] -> logits [n, T, V]

@@ -14,11 +14,13 @@ from autoresearch_mcp.lab.errors import NotReadyError
 from autoresearch_mcp.lab.executor import RunSpec
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.referee.validation_rows import ValidationRows
-from autoresearch_mcp.lab.referee.windows import NoWindowsError, draw_windows, encode_rows, require_windows
+from autoresearch_mcp.lab.referee.windows import NoWindowsError, require_windows
 from autoresearch_mcp.prepare.building import prepare_corpus
 from autoresearch_mcp.prepare.corpus import open_corpus
 from autoresearch_mcp.prepare.errors import PrepareError
 from autoresearch_mcp.prepare.sources import FetchReport, Project
+
+from ...windows import draw_windows, encode_rows
 
 WINDOW_BYTES = 2048
 

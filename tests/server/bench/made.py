@@ -53,7 +53,6 @@ def figures(
         contender=contender,
         budget_seconds=budget_seconds,
         repetition=repetition,
-        seed=repetition,
         again=again,
         call_seconds=90.0,
         loader_seconds_per_token=loader_seconds_per_token,
