@@ -301,7 +301,7 @@ class Training:
                 f"{excess:.1f} s of the budget of {spec.budget_seconds:g} s"
             )
             if excess >= spec.budget_seconds:
-                raise RunEndedError(Outcome.TIMED_OUT, f"{used}, all of it, were gone before the training could start")
+                raise RunEndedError(Outcome.TIMED_OUT, f"{used}, all of it, were deducted before the training could start")
             self.notes.append(f"{used} were deducted")
         _SECONDS.pack_into(self._clock_page, 0, self._clock.budget_seconds - self._clock.deducted_seconds)
         self._reports.phase("training")

@@ -180,7 +180,7 @@ def test_a_changed_package_takes_init_and_opens_a_group_and_a_reinstalled_one_do
 def test_whatever_the_runner_imports_is_pinned(lab: Lab) -> None:
     pins = load_pins(Path(pins_now(lab)))
     assert pins is not None
-    pinned = {Path(tree.root) / name for tree in pins.trees for name in tree.files}
+    pinned = {(Path(tree.root) / name).resolve() for tree in pins.trees for name in tree.files}
     script = (
         "import sys, autoresearch_mcp.lab.referee.runner\n"
         "files = [getattr(module, '__file__', None) for module in list(sys.modules.values())]\n"

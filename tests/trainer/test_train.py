@@ -47,7 +47,7 @@ def test_it_learns_within_its_budget_and_hands_its_model_over(make_lab: Callable
         assert f"\n{what}" in f"\n{log}"  # each choice with its figures
     assert result.train_tokens is not None
     assert result.train_tokens >= (result.steps or 0) * 2048
-    width, depth, vocabulary, context = 128, 3, 2048, 256
+    width, depth, vocabulary, context = 128, 4, 2048, 256
     by_hand = 2 * (depth * 12 * width**2 + width * vocabulary) + 4 * depth * context * width  # matrices, and attention
     assert result.forward_flops_per_token == pytest.approx(by_hand, rel=0.02)
     assert result.model_flops_utilisation is None  # nobody knows the best that this processor can do
