@@ -45,13 +45,13 @@ def launch(folder: Path, source: str, *options: str) -> Launch:
     return Launch(command=(sys.executable, *options, str(script)), folder=folder)
 
 
-def check(folder: Path, source: str, *, deadline_seconds: float = 10.0) -> Check:
+def check(folder: Path, source: str, *, deadline_seconds: float = 30.0) -> Check:
     return check_server(launch(folder, source), ask_status=True, deadline_seconds=deadline_seconds)
 
 
 @pytest.mark.parametrize("era", Era)
 def test_a_server_that_is_fine_is_described(tmp_path: Path, era: Era) -> None:
-    said = shake_hands(launch(tmp_path, SERVER), era, ask_status=True, deadline_seconds=10.0)
+    said = shake_hands(launch(tmp_path, SERVER), era, ask_status=True, deadline_seconds=30.0)
     assert (said.name, said.version, said.revision) == ("autoresearch", "0.1.0", era.value)
     assert (said.tools, said.status, said.stray) == (1, "lab here", "")
     found = check(tmp_path, SERVER)
