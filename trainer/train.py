@@ -424,12 +424,13 @@ def orthogonalise(matrices):
     x = matrices.to(COMPUTE_DTYPE)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
     if x.dtype == torch.float32:  # precise enough to iterate on the small Gram matrix alone: half the arithmetic
-        gram, product = x @ x.mT, None
+        gram, polynomial, product = x @ x.mT, None, None
         for a, b, c in POLAR_EXPRESS[:ORTHOGONAL_STEPS]:
+            if polynomial is not None:
+                gram = polynomial @ gram @ polynomial
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
             product = polynomial if product is None else polynomial @ product
-            gram = polynomial @ gram @ polynomial
         return product @ x
     for a, b, c in POLAR_EXPRESS[:ORTHOGONAL_STEPS]:
         gram = x @ x.mT
