@@ -116,9 +116,10 @@ def fastest(what, candidates, rounds=3):
         for name, run in list(running.items()):
             try:
                 spent = seconds_of(run)
-            except RuntimeError:
+            except RuntimeError as error:
                 del running[name]
                 seconds[name] = math.inf
+                print(f"{what}, {name}: {type(error).__name__}: {str(error)[:300]}")
             else:
                 seconds[name] = min(seconds[name], spent) if i > 0 else math.inf
     limit = TIE * min(seconds.values())
@@ -552,9 +553,11 @@ def optimizer_step(optimizers, step, progress):
 
 
 def can_compile():
-    """Whether this budget is worth compiling for and the machine can (a C++ compiler on a CPU, Triton on a GPU)."""
+    """Whether this budget is worth compiling for, and a GPU can. A CPU finds out by compiling the model: a probe takes 6 s."""
     if TIME_BUDGET < COMPILE_FROM_SECONDS:
         return False
+    if DEVICE == "cpu":
+        return True
 
     def probe(x):
         return torch.tanh(x).square().sum()
@@ -632,7 +635,7 @@ def warmed_up(depth, rows):
     model = GPT(tokenizer.vocab_size, depth).to(DEVICE)
     require_memory(model, rows)
     initial_weights = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizers = make_optimizers(model, compiled_optimizer)
+    optimizers = make_optimizers(model, compiled_whole)
     batch = synthetic_batch(rows, MAX_SEQ_LEN)
     loss_function = compiled_loss() if compiling else train_loss
 
@@ -640,14 +643,14 @@ def warmed_up(depth, rows):
         return lambda: function(model, *batch).backward()
 
     start = time.monotonic()
-    for _ in range(2 if compiling else 1):  # what is compiled settles on its second step
-        forward_and_backward(loss_function)()
-        optimizer_step(optimizers, step=0, progress=0.0)
-    compile_seconds = time.monotonic() - start if compiling else 0.0
-    if compiling and DEVICE == "cpu":  # where it has little to win
+    if compiling and DEVICE == "cpu":  # where it has little to win, and needs a C++ compiler
         functions = {"eager": train_loss, "compiled": loss_function}
         runs = {name: forward_and_backward(function) for name, function in functions.items()}
         loss_function = functions[fastest("forward and backward", runs, rounds=2)]
+    for _ in range(2 if compiled_whole else 1):  # what is compiled settles on its second step
+        forward_and_backward(loss_function)()
+        optimizer_step(optimizers, step=0, progress=0.0)
+    compile_seconds = time.monotonic() - start if compiling else 0.0
     step_seconds = seconds_of(forward_and_backward(loss_function)) * TOTAL_BATCH_TOKENS / batch[0].numel()
     muon_seconds = min(seconds_of(optimizers[1].step) for _ in range(2))
     step_seconds += seconds_of(lambda: optimizer_step(optimizers, step=0, progress=0.0))
@@ -672,17 +675,17 @@ settings = ExitStack()  # of torch, in force to the end
 if DEVICE != "cpu":
     torch.set_float32_matmul_precision("high")  # TensorFloat-32 for what is left in float32
 compiling = can_compile()
-compiled_optimizer = compiling and DEVICE != "cpu"
+compiled_whole = compiling and DEVICE != "cpu"
 COMPUTE_DTYPE = choose_dtype()  # activations; parameters are always float32
 attend = choose_attention()
-if compiled_optimizer:
+if compiled_whole:
     softcap_gradient = torch.compile(softcap_gradient, dynamic=False)
     # Else the chunks would be unrolled; the trunk before them is compiled all the same.
     fused_cross_entropy = torch.compiler.disable(fused_cross_entropy)
-cross_entropy = choose_loss(tokenizer.vocab_size, compiled_optimizer)
+cross_entropy = choose_loss(tokenizer.vocab_size, compiled_whole)
 
 model, loss_function, rows = first_that_fits(sizes_to_try(DEPTH, DEVICE_BATCH_ROWS), warmed_up)
-optimizers = make_optimizers(model, compiled_optimizer)
+optimizers = make_optimizers(model, compiled_whole)
 rehearse(model)
 gc.collect()
 gc.freeze()
