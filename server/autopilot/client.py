@@ -32,7 +32,11 @@ class AutopilotError(LabError):
 
 
 class ToolRefusedError(AutopilotError):
-    """A tool answered with an error that a researcher can act on."""
+    """A tool answered with an error that a researcher can act on; ``kind`` is the name of the error's class in the lab."""
+
+    def __init__(self, text: str, kind: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class LabClient:
@@ -52,8 +56,8 @@ class LabClient:
         if result.is_error:
             text = " ".join(part.text for part in result.content if isinstance(part, TextContent))
             text = text.removeprefix(f"Error executing tool {tool}: ")
-            stopped = (result.meta or {}).get(ERROR_KIND) == StoppedError.__name__
-            raise StoppedError(text) if stopped else ToolRefusedError(text)
+            kind = str((result.meta or {}).get(ERROR_KIND, ""))
+            raise StoppedError(text) if kind == StoppedError.__name__ else ToolRefusedError(text, kind)
         return answer.model_validate(result.structured_content)
 
     async def tool_names(self) -> list[str]:

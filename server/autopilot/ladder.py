@@ -7,14 +7,14 @@ value embeddings costs 0.1 bpb), then learning rates and their schedule, then si
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
 from .edits import Constant, Number, literal, read_constants, replace_constants
 from .ranges import RANGES
-from .strategy import Change, Proposal, changes_in
+from .strategy import Change, Observation, Proposal, changes_in
 
 # How a rung moves a value: times ``amount``, plus ``amount``, or 1 - (1 - value) times ``amount`` for decays close to 1.
 Move = Literal["times", "plus", "complement"]
@@ -111,11 +111,15 @@ _WHOLE_STEPS = ("TOTAL_BATCH_TOKENS", "VOCAB_SIZE", "HEAD_DIM")
 class Ladder:
     """The strategy `ladder`; an object stands on one rung and climbs with every proposal."""
 
+    learns = False
+
     def __init__(self) -> None:
         self._positions = _positions()
         self._proposed: set[Change] = set()
 
-    def propose(self, source: str, *, profile: str, tried: Set[Change]) -> Proposal | None:
+    def propose(
+        self, source: str, *, profile: str, tried: Set[Change], observed: Sequence[Observation] = ()
+    ) -> Proposal | None:
         """Return the next change that fits the constants of ``source`` and was not tried in either direction."""
         constants = read_constants(source, profile)
         for _ in range(_FRUITLESS_CYCLES * len(RUNGS)):

@@ -7,28 +7,30 @@ Stopping it cancels and reverts the experiment in flight; everything before is d
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 
-from ...lab.errors import StoppedError
+from ...lab.control_group import AUTOPILOT
+from ...lab.errors import CandidateError, StoppedError
 from ...lab.paths import WorkspacePaths
-from ...lab.states import NO_ANSWER, Verdict
-from ...tools.results import ExperimentAnswer, ExperimentSummary, HistoryAnswer, KeepAnswer, SessionAnswer
+from ...lab.states import Verdict
+from ...tools.results import ExperimentAnswer, ExperimentSummary, KeepAnswer, SessionAnswer
 from ...tools.revert import RevertAnswer
 from .client import AutopilotError, LabClient, ToolRefusedError
-from .strategy import Change, Proposal, Strategy, changes_in
+from .record import Record, pages
+from .strategy import Observation, Proposal, Strategy
 
-NAME = "autopilot"
 _NO_FURTHER_IDEA = "The strategy has no further idea for the constants of this train.py."
 _POLL_SECONDS = 1.0  # short, so that a view moves
 _CANCEL_SECONDS = 15.0
-_PER_PAGE = 8  # so few that no description is cut: the changes are read from them
+_PER_PAGE = 25
 _LESSON_CHARACTERS = 500
 _REFUSALS_IN_A_ROW = 20  # then something is wrong that another proposal will not mend
+_REFUSED_IDEAS_IN_A_ROW = 200  # each of them tried before, or no fair candidate; another idea may well be new
 
 
 class Observer(Protocol):
@@ -66,7 +68,7 @@ class Autopilot:
     """One session of research in the lab at ``folder``; ``researcher`` is whom the record names."""
 
     def __init__(
-        self, client: LabClient, folder: Path, strategy: Strategy, observer: Observer, *, researcher: str = NAME
+        self, client: LabClient, folder: Path, strategy: Strategy, observer: Observer, *, researcher: str = AUTOPILOT
     ) -> None:
         self._client = client
         self._train = WorkspacePaths(folder).train  # until a session says which file is this researcher's
@@ -85,14 +87,15 @@ class Autopilot:
         session = await self._client.call("start_session", SessionAnswer, tag="new", researcher=self._researcher)
         self._train = Path(session.train_file)
         self._observer.session_started(session)
+        record = Record(self._client, session, self._train.read_text())
         ended_early: str | None = None
         try:
             await self._measure_baseline()
-            ended_early = await self._try_ideas(experiments, session)
+            ended_early = await self._try_ideas(experiments, session, record)
         except StoppedError as error:
             ended_early = str(error)
             await self._revert("workspace", "")
-        history = await self._history(session=session.tag, sort="oldest")
+        history = await pages(self._client, per_page=_PER_PAGE, session=session.tag, sort="oldest")
         return Report(
             session=session,
             experiments=[experiment for page in history for experiment in page.experiments],
@@ -107,12 +110,13 @@ class Autopilot:
             await self._revert(baseline.experiment.id, lesson(baseline.experiment))
             raise AutopilotError(_failed_baseline(baseline))
 
-    async def _try_ideas(self, experiments: int, session: SessionAnswer) -> str | None:
+    async def _try_ideas(self, experiments: int, session: SessionAnswer, record: Record) -> str | None:
         """Try ``experiments`` ideas, one after the other; returns why it tried fewer, or None."""
-        tried = await self._tried(session)
+        tried, observed = await record.tried(), await self._observed(record)
         done = refusals = 0
         while done < experiments:
-            proposal = self._strategy.propose(self._train.read_text(), profile=session.profile, tried=tried)
+            source = self._train.read_text()
+            proposal = self._strategy.propose(source, profile=session.profile, tried=tried, observed=observed)
             if proposal is None:
                 return _NO_FURTHER_IDEA
             self._train.write_text(proposal.source)
@@ -122,20 +126,26 @@ class Autopilot:
                 refusals += 1
                 self._observer.refused(proposal, str(error))
                 await self._revert("workspace", "")
-                if refusals == _REFUSALS_IN_A_ROW:
+                if error.kind != CandidateError.__name__ and refusals >= _REFUSALS_IN_A_ROW:
                     raise AutopilotError(f"{refusals} proposals in a row were refused; the last: {error}") from error
+                if refusals == _REFUSED_IDEAS_IN_A_ROW:
+                    return f"{refusals} ideas in a row were refused; the last: {error}"
                 continue
             self._observer.finished(await self._decide(answer))
+            observed = await self._observed(record)
             done, refusals = done + 1, 0
         return None
 
+    async def _observed(self, record: Record) -> Sequence[Observation]:
+        return await record.observed() if self._strategy.learns else ()
+
     async def _settle_earlier(self) -> None:
         """Decide what a killed research left undecided, so that this session begins with the champion's train.py."""
-        undecided = [experiment for page in await self._history(decision="pending") for experiment in page.experiments]
-        for experiment in undecided:
-            if experiment.researcher.startswith(NAME):  # under whatever strategy; others are at work
-                await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment.id)
-                await self._decide(await self._finished(experiment.id))
+        for page in await pages(self._client, per_page=_PER_PAGE, decision="pending"):
+            for experiment in page.experiments:
+                if experiment.researcher.startswith(AUTOPILOT):  # under whatever strategy; others are at work
+                    await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment.id)
+                    await self._decide(await self._finished(experiment.id))
 
     async def _run(self, description: str, hypothesis: str) -> ExperimentAnswer:
         """Run the workspace's train.py and wait for its verdict; leaving early abandons it."""
@@ -196,36 +206,6 @@ class Autopilot:
             self._observer.saved(answer.backup)
         return answer
 
-    async def _tried(self, session: SessionAnswer) -> Set[Change]:
-        """Return what any session of this lab has tried under the same conditions and got an answer for.
-
-        What a session of another budget or corpus found is the answer to another question.
-        """
-        comparable = {session.tag: True}
-        tried = set[Change]()
-        for page in await self._history(session="all", sort="oldest", text=" -> "):
-            for experiment in page.experiments:
-                if experiment.verdict is None or experiment.verdict in NO_ANSWER:
-                    continue
-                if experiment.session not in comparable:
-                    group = await self._group(experiment.session)
-                    comparable[experiment.session] = group == session.comparability_group
-                if comparable[experiment.session]:
-                    tried |= changes_in(experiment.description)
-        return tried
-
-    async def _group(self, session: str) -> str:
-        """Return the comparability group of a session that has experiments; it is that of each of its programs."""
-        answer = await self._client.call("history", HistoryAnswer, session=session, per_page=1)
-        return answer.programs[-1].group
-
-    async def _history(self, **filters: str) -> list[HistoryAnswer]:
-        pages = []
-        while not pages or pages[-1].page < pages[-1].pages:
-            page = len(pages) + 1
-            pages.append(await self._client.call("history", HistoryAnswer, page=page, per_page=_PER_PAGE, **filters))
-        return pages
-
 
 def lesson(experiment: ExperimentSummary) -> str:
     """Return what a discarded experiment taught, in one sentence."""
@@ -234,8 +214,12 @@ def lesson(experiment: ExperimentSummary) -> str:
     match experiment.verdict:
         case Verdict.WORSE if delta is not None:
             return f"{what} hurts: {delta:+.4f} bpb against {experiment.parent}."
-        case Verdict.WITHIN_NOISE | Verdict.IMPROVED if delta is not None:
+        case Verdict.IMPROVED if delta is not None:
+            return f"{what} looks better ({delta:+.4f} bpb against {experiment.parent}), and the gate does not allow it."
+        case Verdict.WITHIN_NOISE if delta is not None:
             return f"{what} makes no difference beyond noise: {delta:+.4f} bpb against {experiment.parent}."
+        case Verdict.PRUNED:
+            return f"{what} was ended early: far above its parent while it trained."
         case Verdict.TIMED_OUT:
             return f"{what} does not finish within its time."
         case _:

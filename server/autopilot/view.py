@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,6 +24,7 @@ from .strategy import Proposal
 
 _ROWS = 12
 _BAR_COLUMNS = 40
+_WHICH_RUN = re.compile(r"run \d+ of (?:at most )?\d+")
 
 
 class View(Observer, Protocol):
@@ -46,7 +48,7 @@ class LineView:
         self._console = console
         self._planned = experiments
         self._best: ExperimentSummary | None = None
-        self._last: tuple[str, str] | None = None
+        self._last: tuple[str, str, str] | None = None
 
     def session_started(self, session: SessionAnswer) -> None:
         self._say(
@@ -57,11 +59,15 @@ class LineView:
             self._say(f"warning: {warning}")
 
     def progressed(self, answer: ExperimentAnswer) -> None:
-        now = (answer.experiment.id, answer.state)
+        match = _WHICH_RUN.match(answer.confirming)
+        which = match[0] if match else ""
+        now = (answer.experiment.id, answer.state, which)
         if now != self._last:
-            about = f": {answer.experiment.description}" if self._last is None or self._last[0] != now[0] else ""
+            is_new = self._last is None or self._last[0] != now[0]
+            why = answer.confirming if answer.state == "queued" else which
+            about = answer.experiment.description if is_new else why
             self._last = now
-            self._say(f"{answer.experiment.id} {answer.state}{about}")
+            self._say(f"{answer.experiment.id} {answer.state}{f': {about}' if about else ''}")
 
     def finished(self, answer: ExperimentAnswer) -> None:
         experiment = answer.experiment

@@ -29,11 +29,15 @@ def research(
         typer.Option(metavar="S", help="Training seconds of each experiment.", show_default="the lab's; 20 in a new lab"),
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="Where ideas come from: 'ladder', a fixed order of changes, or 'random', a control group.")
+        str,
+        typer.Option(
+            help="Where ideas come from: 'ladder', a fixed order of changes, or a control group: 'random', or 'tpe', "
+            "which learns from the record (Optuna)."
+        ),
     ] = "ladder",
     seed: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Of the random strategy.", show_default="drawn, and printed"),
+        typer.Option(min=0, metavar="N", help="Of the strategies random and tpe.", show_default="drawn, and printed"),
     ] = None,
     lab: Annotated[Path, typer.Option("--lab", metavar="DIR", help="The lab; made when it is missing.")] = _DEMO_LAB,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line to stdout.")] = False,
@@ -45,7 +49,7 @@ def research(
     """
     from ...lab.errors import NotReadyError
     from ...lab.locks import locked_if_free
-    from ..autopilot.strategies import SEEDED, STRATEGIES, draw_seed, make_strategy
+    from ..autopilot.strategies import SEEDED, STRATEGIES, draw_seed, make_strategy, require_installed
     from ..plot import progress_chart
     from ..tables import console, experiments_table
 
@@ -53,6 +57,7 @@ def research(
         raise typer.BadParameter(f"no strategy {strategy!r}; the built-in ones are: {', '.join(STRATEGIES)}")
     if seed is not None and strategy not in SEEDED:
         raise typer.BadParameter(f"the strategy {strategy} draws nothing: --seed is for {', '.join(SEEDED)}")
+    require_installed(strategy)
     started = time.monotonic()
     screen = console(stderr=as_json)
     folder, lock, vocab_sizes = _ready_lab(lab.resolve(), budget_seconds)
@@ -144,14 +149,15 @@ def _work(
     """Run the autopilot against a server of its own, with a view of it on ``screen``; the record gets the strategy's name."""
     import anyio
 
+    from ...lab.control_group import AUTOPILOT
     from ..autopilot.client import LabClient, with_server
-    from ..autopilot.researcher import NAME, Autopilot
+    from ..autopilot.researcher import Autopilot
     from ..autopilot.view import watching
 
     with watching(screen, experiments=experiments) as view:
 
         async def work(client: LabClient) -> Report:
-            autopilot = Autopilot(client, folder, strategy, view, researcher=f"{NAME} ({name})"[:_RESEARCHER_CHARACTERS])
+            autopilot = Autopilot(client, folder, strategy, view, researcher=f"{AUTOPILOT} ({name})"[:_RESEARCHER_CHARACTERS])
             return await autopilot.research(experiments)
 
         async def main() -> Report:

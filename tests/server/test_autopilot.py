@@ -121,7 +121,7 @@ def test_every_rung_names_a_constant_of_the_real_file() -> None:
     assert {rung.name for rung in RUNGS} <= read_constants(TRAIN, "cpu").keys()
 
 
-@pytest.mark.parametrize(("name", "seed"), [("ladder", None), ("random", 7)])
+@pytest.mark.parametrize(("name", "seed"), [("ladder", None), ("random", 7), ("tpe", 7)])
 def test_strategies_start_afresh(name: str, seed: int | None) -> None:
     first, second = (make_strategy(name, seed=seed, vocab_sizes=(512, 1024)) for _ in range(2))
     assert first.propose(TRAIN, profile="cpu", tried=set()) == second.propose(TRAIN, profile="cpu", tried=set())
@@ -131,6 +131,7 @@ def test_strategies_start_afresh(name: str, seed: int | None) -> None:
     ("verdict", "delta", "expected"),
     [
         ("worse", 0.05, "DEPTH 4 -> 5 hurts: +0.0500 bpb against e0001."),
+        ("improved", -0.02, "DEPTH 4 -> 5 looks better (-0.0200 bpb against e0001), and the gate does not allow it."),
         ("within_noise", 0.001, "DEPTH 4 -> 5 makes no difference beyond noise: +0.0010 bpb against e0001."),
         ("timed_out", None, "DEPTH 4 -> 5 does not finish within its time."),
         ("crashed", None, "DEPTH 4 -> 5 gives no number: crashed."),

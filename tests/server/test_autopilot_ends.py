@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 import anyio
@@ -20,7 +20,7 @@ from autoresearch_mcp.lab.states import Decision, Outcome
 from autoresearch_mcp.server.app import ERROR_KIND, build_server
 from autoresearch_mcp.server.autopilot.client import LabClient
 from autoresearch_mcp.server.autopilot.researcher import Autopilot, Report
-from autoresearch_mcp.server.autopilot.strategy import Change, Proposal
+from autoresearch_mcp.server.autopilot.strategy import Change, Observation, Proposal
 from autoresearch_mcp.tools.results import ExperimentAnswer, SessionAnswer
 from mcp import Client
 
@@ -48,11 +48,15 @@ class Listener:
 class Counting:
     """A strategy whose ideas change nothing that counts; it remembers what it was told had been tried."""
 
+    learns = False
+
     def __init__(self) -> None:
         self.tried: Set[Change] = set()
         self._ideas = 0
 
-    def propose(self, source: str, *, profile: str, tried: Set[Change]) -> Proposal | None:
+    def propose(
+        self, source: str, *, profile: str, tried: Set[Change], observed: Sequence[Observation] = ()
+    ) -> Proposal | None:
         self.tried = tried
         self._ideas += 1
         return Proposal(description=f"IDEA 0 -> {self._ideas}", hypothesis="", source=f"{source}\nIDEA = {self._ideas}\n")
@@ -79,7 +83,7 @@ def tried_before(lab: Lab, description: str, *, researcher: str = "tester", deci
         result = RunResult(outcome=Outcome.SCORED, reason="measured", val_bpb=val_bpb, standard_error=0.0)
         with lab.ledger.transaction():
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-            judge_experiment(lab, experiment, result)
+            judge_experiment(lab, experiment)
         if change and decided:
             experiments.revert(lab, experiment.id, "worse")
     os.close(hold)

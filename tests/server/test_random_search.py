@@ -9,8 +9,9 @@ from autoresearch_mcp.lab.candidate import check_candidate
 from autoresearch_mcp.lab.config import PROFILES
 from autoresearch_mcp.server.autopilot.edits import Number, read_constants
 from autoresearch_mcp.server.autopilot.ladder import RUNGS
-from autoresearch_mcp.server.autopilot.random_search import LEFT_ALONE, RandomSearch
+from autoresearch_mcp.server.autopilot.random_search import RandomSearch
 from autoresearch_mcp.server.autopilot.ranges import RANGES, Kind, broken_rules
+from autoresearch_mcp.server.autopilot.space import LEFT_ALONE
 from autoresearch_mcp.server.autopilot.strategy import Proposal, changes_in
 
 TRAIN = (Path(__file__).parents[2] / "trainer" / "train.py").read_text()
