@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def progress_png(experiments: Sequence[Drawn], title: str) -> bytes:
 @contextmanager
 def drawing() -> Iterator[Figure]:
     """Give a block the empty figure of a chart, while nothing else is drawn."""
-    with _drawing:
+    with _drawing, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for it
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -112,9 +114,12 @@ def png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def framed(figure: Figure, *, title: str, x: str, y: str) -> Axes:
-    """Return axes in the style of every chart here, with plain words as title and labels."""
-    axes = figure.add_subplot()
+def framed(figure: Figure, *, title: str, x: str, y: str, place: tuple[int, int, int] = (1, 1, 1)) -> Axes:
+    """Return axes in the style of every chart here, with plain words as title and labels.
+
+    ``place`` is where they are: rows and columns of the figure's panels, and the panel's number from 1.
+    """
+    axes = figure.add_subplot(*place)
     axes.set_title(plain(title), loc="left", fontsize=13, color=INK, pad=12)
     axes.set_xlabel(plain(x), color=INK)
     axes.set_ylabel(plain(y), color=INK)
@@ -128,8 +133,8 @@ def framed(figure: Figure, *, title: str, x: str, y: str) -> Axes:
 
 
 def plain(text: str) -> str:
-    """Return ``text`` as matplotlib prints it: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+    """Return ``text`` as matplotlib prints it: a dollar sign would begin a formula, and a control character is a box."""
+    return "".join(character if character.isprintable() else " " for character in text).replace("$", r"\$")
 
 
 def _draw_progress(figure: Figure, experiments: Sequence[Drawn], title: str) -> None:
@@ -173,7 +178,14 @@ def _draw(axes: Axes, finished: Sequence[Drawn], limits: _Limits) -> None:
             _annotate(axes, f"{_value(experiment):.2f}", _number(experiment), edge, (0, -16), _DISCARDED, ha="center")
     if failed:
         _scatter(
-            axes, failed, [edge] * len(failed), "x", 60, _FAILED, "no number (crashed, timed out, invalid)", linewidths=2.2
+            axes,
+            failed,
+            [edge] * len(failed),
+            "x",
+            60,
+            _FAILED,
+            "no number (crashed, timed out, invalid, pruned)",
+            linewidths=2.2,
         )
 
 

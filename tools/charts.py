@@ -49,7 +49,23 @@ class CurvesChart:
     curves: Sequence[Curve]
 
 
-Chart = ProgressChart | CurvesChart
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLine:
+    """One search: the best that it had kept after it had spent so much."""
+
+    label: str
+    points: Sequence[tuple[int, float, float]]  # (experiments, device seconds, val_bpb), none of them going back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetChart:
+    """Searches under the same conditions, the first of them in front."""
+
+    title: str
+    lines: Sequence[BudgetLine]
+
+
+Chart = ProgressChart | CurvesChart  # of an answer
 
 
 def progress_of(lab: Lab, session: Session, experiments: Sequence[Experiment], *, whole_session: bool) -> ProgressChart | None:

@@ -5,38 +5,38 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Annotated
 
 from pydantic import Field
 
 from ..lab.candidate import unified_diff
-from ..lab.causes import Failure, classify
-from ..lab.config import LabConfig
+from ..lab.control_group import Rival, Step, is_autopilot, leads, search_steps
 from ..lab.digest import digest
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
+from ..lab.noise import Noise
 from ..lab.records import Experiment, Run, Session
-from ..lab.states import Outcome
-from .describe import REPORT_CALL, log_tail, next_without_experiment
+from .describe import REPORT_CALL, failure_of, next_without_experiment
 from .programs import summarise_programs
-from .report_text import Limits, Night, failure_counts, write_report
+from .report_contents import Night, failure_counts
+from .report_text import Limits, write_report
 from .results import MAX_TEXT_BYTES, Answer, cut_bytes
 
 WHOLE = Limits()
+_WHOLE_ANSWER = Limits(for_file=False)
 _JSON_BYTES = 9_700
 _CUT = "\n\n[cut here]\n"
-_LOG_BYTES = 1 << 22
-_LOG_END_BYTES = 65_536  # an error stands at the end
-_LOG_LINES = 200
+_MOST_RIVALS = 4  # more lines are not told apart in one chart
 _LINE_BYTES = 15  # the least that one experiment takes in a list: with more of them the whole cannot fit
 _SMALLER = (  # what an answer of a tool says, the most first
-    Limits(kept=8, diff_bytes=900, rows=10, text_bytes=240),
-    Limits(kept=6, diff_bytes=600, rows=8, text_bytes=160),
-    Limits(kept=5, diff_bytes=350, rows=6, text_bytes=120),
-    Limits(kept=4, diff_bytes=200, rows=5, text_bytes=90),
-    Limits(kept=3, diff_bytes=0, rows=4, text_bytes=70),
-    Limits(kept=2, diff_bytes=0, rows=2, text_bytes=40),
+    Limits(kept=8, diff_bytes=900, rows=10, text_bytes=240, for_file=False),
+    Limits(kept=6, diff_bytes=600, rows=8, text_bytes=160, for_file=False),
+    Limits(kept=5, diff_bytes=350, rows=6, text_bytes=120, for_file=False),
+    Limits(kept=4, diff_bytes=200, rows=5, text_bytes=90, for_file=False),
+    Limits(kept=3, diff_bytes=0, rows=4, text_bytes=70, for_file=False),
+    Limits(kept=2, diff_bytes=0, rows=2, text_bytes=40, for_file=False),
 )
 
 
@@ -70,10 +70,10 @@ def report(
 
     Call it when research ends, or when the human asks how the night went. Next: tell the human.
     """
-    night = _gather(lab, session)
-    omitted = f"shortened; all of it: autoresearch report --session {night.session.tag} --output report.md"
+    night = gather(lab, session)
+    omitted = f"shortened; all of it: autoresearch report --session {night.session.tag} --output report.html"
     for limits in (*_whole_if_it_may_fit(night), *_SMALLER):
-        if _fits(answer := _answer(lab, night, limits, "" if limits is WHOLE else omitted)):
+        if _fits(answer := _answer(lab, night, limits, "" if limits is _WHOLE_ANSWER else omitted)):
             return answer
     answer = _answer(lab, night, _SMALLER[-1], omitted)
     while not _fits(answer):
@@ -82,15 +82,15 @@ def report(
     return answer
 
 
-def whole_report(lab: Lab, session: str = "") -> ReportAnswer:
+def whole_report(lab: Lab, night: Night) -> ReportAnswer:
     """Return the report with nothing left out, however long; for people and files, not for an agent's context."""
-    return _answer(lab, _gather(lab, session), WHOLE)
+    return _answer(lab, night, WHOLE)
 
 
 def _whole_if_it_may_fit(night: Night) -> list[Limits]:
     """Writing down thousands of lines to find that they are too many takes seconds."""
     listed = len(night.digest.kept) + len(night.digest.near_misses) + len(night.digest.lessons)
-    return [WHOLE] if listed * _LINE_BYTES <= MAX_TEXT_BYTES else []
+    return [_WHOLE_ANSWER] if listed * _LINE_BYTES <= MAX_TEXT_BYTES else []
 
 
 def _fits(answer: ReportAnswer) -> bool:
@@ -123,46 +123,68 @@ def _answer(lab: Lab, night: Night, limits: Limits, omitted: str = "") -> Report
     )
 
 
-def _gather(lab: Lab, tag: str) -> Night:
+def gather(lab: Lab, tag: str = "") -> Night:
+    """Return what a report of a session is written from, in whatever format; without a tag, of the current session."""
     dispatch(lab)
     session = lab.session(tag)
-    config = lab.session_config(session)
     experiments = lab.ledger.experiments("session = ?", session.tag)
     runs = lab.ledger.runs_by_experiment("session = ?", session.tag)
-    summary = digest(experiments, runs, config)
+    noise = lab.noise(session)
+    summary = digest(experiments, runs, noise)
     programs, programs_note = summarise_programs(lab, lab.ledger.program_shares("session = ?", session.tag))
     guarantees, measured_runs = _guarantees(runs)
+    steps = search_steps(experiments, runs)
     return Night(
         lab=str(lab.root),
         session=session,
-        config=config,
+        noise=noise,
         written=time.strftime("%Y-%m-%d %H:%M %z"),
         ending=_ending(lab, session),
         digest=summary,
-        failures=[(experiment, _failure(lab, experiment, runs[experiment.id])) for experiment in summary.without_number],
+        experiments=experiments,
+        runs=runs,
+        failures=[(experiment, failure_of(lab, runs[experiment.id][-1])) for experiment in summary.without_number],
         diffs={experiment.id: _diff(lab, experiment) for experiment in summary.kept if not experiment.is_baseline},
+        gate=lab.session_config(session).gate.rule,
+        steps=steps,
+        rivals=_rivals(lab, session, steps, runs, noise),
         programs=programs,
         programs_note=programs_note,
-        conditions=_conditions(lab, session, config, runs),
+        conditions=_conditions(lab, session, runs),
         guarantees=guarantees,
         measured_runs=measured_runs,
         ledger_head=lab.ledger.head(),
     )
 
 
+def _rivals(lab: Lab, session: Session, steps: Sequence[Step], runs: Mapping[str, Sequence[Run]], noise: Noise) -> list[Rival]:
+    """Return the autopilot's other sessions under the same conditions, those from the same train.py first, then the newest."""
+    others = [other for other in lab.ledger.sessions() if other.group == session.group and other.tag != session.tag]
+    others.sort(key=lambda other: other.base_sha256 != session.base_sha256)
+    found: list[Rival] = []
+    for other in others:
+        researchers = list(lab.ledger.count_by_researcher(other.tag))
+        if not researchers or not all(map(is_autopilot, researchers)):
+            continue
+        theirs = lab.ledger.runs_by_experiment("session = ?", other.tag)
+        other_steps = search_steps(lab.ledger.experiments("session = ?", other.tag), theirs)
+        if other_steps:
+            found.append(
+                Rival(
+                    session=other,
+                    researchers=", ".join(researchers),
+                    steps=other_steps,
+                    same_start=other.base_sha256 == session.base_sha256,
+                    leads=leads(steps, other_steps, {**runs, **theirs}, noise),
+                )
+            )
+        if len(found) == _MOST_RIVALS:
+            break
+    return found
+
+
 def _ending(lab: Lab, session: Session) -> str | None:
     return lab.paused() or lab.stop_reason(session)
-
-
-def _failure(lab: Lab, experiment: Experiment, runs: Sequence[Run]) -> Failure:
-    """Return why an experiment has no number; its log may be gone, its record is not."""
-    run = runs[-1]
-    result = run.result
-    assert result is not None, "a judged experiment's run has a result"
-    crashed = result.outcome is Outcome.CRASHED
-    log = lab.executor.log(run.attempt_id, limit=_LOG_BYTES)[-_LOG_END_BYTES:] if crashed else b""
-    lines = log_tail(log, lines=_LOG_LINES, characters=_LOG_END_BYTES)
-    return classify(result.outcome, result.reason, lines)
 
 
 def _diff(lab: Lab, experiment: Experiment) -> str:
@@ -179,15 +201,16 @@ def _shares(lab: Lab, session: Session) -> str:
     return ", ".join(f"{name} ({count})" for name, count in counts.items())
 
 
-def _conditions(lab: Lab, session: Session, config: LabConfig, runs: Mapping[str, Sequence[Run]]) -> list[tuple[str, str]]:
+def _conditions(lab: Lab, session: Session, runs: Mapping[str, Sequence[Run]]) -> list[tuple[str, str]]:
     """Return what the session's numbers depend on: as recorded, and as this machine says it while that is still the same."""
+    config = lab.session_config(session)
     clock = "wall" if config.clock_kind == "wall" else "core seconds (CPU time over all cores)"
     rows = [
         ("budget", f"{config.budget.seconds:g} s for each experiment, {clock}"),
         ("profile, corpus", f"{config.profile}, {config.corpus_name}"),
-        ("gate", f"{config.gate.rule}, noise {config.sigma:g} ({'a prior' if config.sigma_is_prior else 'set by the human'})"),
         ("comparability group", session.group),
         ("harness", session.harness[:16]),
+        ("autoresearch-mcp now", version("autoresearch-mcp")),
         ("researchers", _shares(lab, session)),
     ]
     results = [run.result for members in runs.values() for run in members if run.result is not None]

@@ -1,4 +1,4 @@
-"""Commands that look: what was tried, one experiment in full, where the lab stands, the report of a night, the chart."""
+"""Commands that look: what was tried, one experiment in full, where the lab stands, the chart."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ from .options import HERE, JsonOption, LabOption
 class Sort(StrEnum):
     """The orders of `history`."""
 
+    MATCH = "match"
     NEWEST = "newest"
     OLDEST = "oldest"
     BEST = "best"
     GAIN = "gain"
+    NEAR_MISS = "near_miss"
+
+
+class Summary(StrEnum):
+    """What `history` sums up."""
+
+    THEMES = "themes"
+    CAUSES = "causes"
 
 
 class Part(StrEnum):
@@ -39,11 +48,15 @@ def history(
     session: Annotated[str, typer.Option(metavar="TAG", help="A session, or 'all'.", show_default="the newest")] = "",
     decision: Annotated[Decision | None, typer.Option(help="Only these.")] = None,
     verdict: Annotated[Verdict | None, typer.Option(help="Only these.")] = None,
-    text: Annotated[str, typer.Option(help="Only where description, hypothesis or note contain this.")] = "",
+    text: Annotated[str, typer.Option(help="Words to find in texts, lessons, changed constants and changed lines.")] = "",
+    theme: Annotated[str, typer.Option(help="Only this theme, such as optimizer.")] = "",
     program: Annotated[
         str, typer.Option(metavar="DIGITS", help="Only what ran under this program.md: the first digits of its SHA-256.")
     ] = "",
-    sort: Annotated[Sort, typer.Option(help="The order.")] = Sort.NEWEST,
+    sort: Annotated[
+        Sort, typer.Option(help="match: as the text fits, else the newest; near_miss: only those, the closest to a gain first.")
+    ] = Sort.MATCH,
+    summary: Annotated[Summary | None, typer.Option(help="Instead of rows: gain by theme, or failures by cause.")] = None,
     page: Annotated[int, typer.Option(min=1, help="From 1.")] = 1,
     per_page: Annotated[int, typer.Option(min=1, max=25, help="Rows on a page.")] = 20,
     lab: LabOption = HERE,
@@ -59,8 +72,10 @@ def history(
             decision=decision.value if decision else "",
             verdict=verdict.value if verdict else "",
             text=text,
+            theme=theme,
             program=program,
             sort=sort.value,
+            summary=summary.value if summary else "",
             page=page,
             per_page=per_page,
         )
@@ -71,6 +86,8 @@ def history(
 
     title = f"{answer.total} experiments" + (f", page {answer.page} of {answer.pages}" if answer.pages > 1 else "")
     screen = console()
+    if answer.hint:
+        screen.print(answer.hint, markup=False)
     screen.print(experiments_table(answer.experiments, title=title, sessions=session == "all"))
     if len(answer.programs) > 1:
         screen.print(programs_table(answer.programs))
@@ -82,6 +99,7 @@ def show(
     part: Annotated[
         Part, typer.Option(help="All numbers, the diff, the log, the curve (chart: beside its parent's), or its program.md.")
     ] = Part.SUMMARY,
+    against: Annotated[str, typer.Option(metavar="ID", help="Another experiment: the diff from it to this one.")] = "",
     lab: LabOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,10 +108,10 @@ def show(
     from ...tools.show_experiment import show_experiment
 
     with opened(lab) as this:
-        if part is Part.PROGRAM and not as_json:
+        if part is Part.PROGRAM and not as_json and not against:
             typer.echo(program_text(this, this.ledger.experiment(experiment_id).program_sha256), nl=False)
             return
-        print_answer(show_experiment(this, experiment_id, part.value), as_json=as_json)
+        print_answer(show_experiment(this, experiment_id, part.value, against), as_json=as_json)
 
 
 def status(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
@@ -102,28 +120,6 @@ def status(lab: LabOption = HERE, as_json: JsonOption = False) -> None:
 
     with opened(lab) as this:
         print_answer(status_tool(this), as_json=as_json)
-
-
-def report(
-    session: Annotated[str, typer.Option(metavar="TAG", help="A session.", show_default="the newest")] = "",
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there instead of printing it.")] = None,
-    lab: LabOption = HERE,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the report of a session in Markdown: what was gained, kept, and learned, and what failed. Nothing is left out."""
-    from ...tools.report import whole_report
-
-    with opened(lab) as this:
-        answer = whole_report(this, session)
-    if output is not None:
-        try:
-            output.write_text(answer.markdown, encoding="utf-8")
-        except OSError as error:
-            raise typer.BadParameter(f"{output} cannot be written: {error.strerror or error}") from error
-    if as_json:
-        typer.echo(answer.model_dump_json())
-    else:
-        typer.echo(answer.markdown if output is None else str(output), nl=output is not None)
 
 
 def plot(

@@ -6,7 +6,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from autoresearch_mcp.server.plot import progress_chart
+from autoresearch_mcp.server.plot import progress_chart, progress_png
+from autoresearch_mcp.server.plot_budget import budget_png
+from autoresearch_mcp.tools.charts import BudgetChart, BudgetLine
 from autoresearch_mcp.tools.results import ExperimentSummary
 
 
@@ -66,3 +68,19 @@ def test_an_outlier_does_not_flatten_the_kept_values(tmp_path: Path) -> None:
 def test_a_chart_that_cannot_be_written_raises_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing"):
         progress_chart([BASELINE], tmp_path / "missing" / "progress.png", "a lab")
+
+
+def test_words_that_the_font_lacks_or_that_steer_a_terminal_are_drawn_without_a_complaint() -> None:
+    strange = MANY[2].model_copy(update={"description": "長い\x1b[2J\u202e $x_1$ \\frac"})
+    assert progress_png([BASELINE, strange], "長い $").startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.parametrize("searches", [1, 5, 9])
+@pytest.mark.parametrize("seconds", [1.0, 3600.0])
+def test_searches_are_drawn_against_both_kinds_of_effort(searches: int, seconds: float) -> None:
+    points = [(number, number * seconds, 2.0 - number / 100) for number in range(1, 30)]
+    lines = [BudgetLine(label=f"search {number}, 100 % $", points=points[: 10 + number]) for number in range(searches)]
+    content = budget_png(BudgetChart(title="a session and the autopilot", lines=lines))
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", content[16:24]) == (1200, 600)
+    assert len(content) < 100_000

@@ -14,7 +14,8 @@ from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.rules import accept_rules
 from autoresearch_mcp.lab.states import Outcome
 from autoresearch_mcp.tools.keep import keep
-from autoresearch_mcp.tools.report import ReportAnswer, report, whole_report
+from autoresearch_mcp.tools.report import ReportAnswer, gather, report
+from autoresearch_mcp.tools.report import whole_report as whole_report_of
 from autoresearch_mcp.tools.revert import revert
 from markdown_it import MarkdownIt
 
@@ -25,9 +26,10 @@ HEADINGS = [
     "Without a number, by cause",
     "Near misses",
     "Lessons",
+    "Noise",
     "Programs",
     "Conditions",
-    "Record",
+    "How to reproduce",
 ]
 EXITED = "train.py exited with code 1; its log says why"
 HOSTILE = "```\n# Owned\n<img src=x> | [link](http://example.org) \x1b[2J"
@@ -38,6 +40,10 @@ TRACEBACK = (
 
 def sections(answer: ReportAnswer) -> list[str]:
     return [line.removeprefix("## ") for line in answer.markdown.splitlines() if line.startswith("## ")]
+
+
+def whole_report(lab: Lab, session: str = "") -> ReportAnswer:
+    return whole_report_of(lab, gather(lab, session))
 
 
 def without_stop_rules(lab: Lab) -> None:
@@ -59,6 +65,25 @@ def night(still: Lab, record: Record) -> Lab:
     revert(still, record(still, 2.9, change="\nC = 1\n", description="huge steps").id, "it diverges")
     keep(still, record(still, 1.7, change="\nD = 1\n", description="deeper").id, "another gain")
     return still
+
+
+@pytest.fixture
+def search(record: Record) -> Callable[..., str]:
+    """Return a function that makes a session of a researcher: a baseline, then kept changes with these numbers."""
+
+    def search(lab: Lab, researcher: str, start: bytes, numbers: list[float]) -> str:
+        lab.workspace.train.write_bytes(start)
+        session, _ = lab.start_session("new", researcher)
+        record(lab, 2.0, description="baseline")
+        for position, val_bpb in enumerate(numbers):
+            made = record(lab, val_bpb, change=f"\nY{position} = {val_bpb}\n", description=f"search {position}")
+            if made.keepable:
+                keep(lab, made.id, "")
+            else:
+                revert(lab, made.id, "")
+        return session.tag
+
+    return search
 
 
 def test_a_night_is_told_from_its_gain_to_how_to_verify_it(night: Lab) -> None:
@@ -86,6 +111,10 @@ def test_a_night_is_told_from_its_gain_to_how_to_verify_it(night: Lab) -> None:
         "2.0000  ########",
         f"autoresearch verify --lab {night.root}",
         "| Python, torch |",
+        "z 7.07, improved",
+        "1 run, 0 with fresh seeds",
+        "any number below its parent's",
+        f"autoresearch finalize --session {night.session().tag}",
     ):
         assert words in answer.markdown, words
     assert answer.markdown.index("### e0002") < answer.markdown.index("### e0006")
@@ -101,7 +130,7 @@ def test_the_running_best_is_a_chart_of_the_kept_ones(night: Lab) -> None:
 def test_an_empty_session_has_a_report(still: Lab) -> None:
     answer = report(still)
     assert "**No experiment yet.**" in answer.markdown
-    assert sections(answer) == ["Conditions", "Record"]
+    assert sections(answer) == ["Conditions", "How to reproduce"]
     assert (answer.champion, answer.hours, answer.failures) == (None, None, {})
 
 
@@ -137,7 +166,7 @@ def test_a_session_of_crashes_only_is_told_by_their_causes(still: Lab, record: R
         "rejected by the referee": 1,
     }
     assert "**No number yet**" in answer.markdown
-    assert sections(answer) == ["Without a number, by cause", "Programs", "Conditions", "Record"]
+    assert sections(answer) == ["Without a number, by cause", "Programs", "Conditions", "How to reproduce"]
 
 
 def test_a_long_session_makes_a_small_answer_and_a_whole_file(still: Lab, record: Record) -> None:
@@ -208,6 +237,51 @@ def test_the_report_of_an_earlier_session_does_not_mix_with_this_one(night: Lab,
     record(night, 1.7, description="baseline")
     assert report(night).experiments == 1
     assert report(night, first).experiments == 6
+
+
+def test_a_file_has_every_experiment_with_its_numbers_and_an_answer_leaves_them_to_history(night: Lab) -> None:
+    assert "## Experiments" not in report(night).markdown
+    table = whole_report(night).markdown.partition("## Experiments")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| e0")]
+    assert len(rows) == 6
+    assert rows[1] == "| e0002 | other | 1.8000 | -0.2000 | 7.07 | 1 | improved | kept | wider |"
+    assert rows[2] == "| e0003 | other | - | - | - | - | crashed | reverted | a wrong shape |"
+
+
+def test_without_a_control_group_a_file_says_how_to_make_one(night: Lab) -> None:
+    assert "Against the autopilot" not in report(night).markdown
+    markdown = whole_report(night).markdown
+    base = night.session().base_commit[:12]
+    assert f"git -C {night.root} show {base}:trainer/train.py > {night.root}/trainer/train.py" in markdown
+    assert f"autoresearch research --strategy random --experiments 5 --lab {night.root}" in markdown
+
+
+def test_an_autopilot_under_the_same_conditions_is_compared_at_equal_effort(
+    night: Lab, record: Record, search: Callable[..., str]
+) -> None:
+    first = night.session().tag
+    start = night.ledger.stored(night.session().base_sha256)
+    rival = search(night, "autopilot (random, seed 7)", start, [1.9, 1.95, 1.85])
+    search(night, "somebody else", start, [1.0])
+    markdown = report(night, first).markdown
+    words = markdown.partition("## Against the autopilot")[2].partition("\n## ")[0]
+    assert f"Against autopilot (random, seed 7) (session {rival})" in words
+    assert "after 4 experiments each this session is ahead by 0.0500" in words
+    assert "1.8000 (e0002) to 1.8500 (e0010)" in words
+    assert "after 12 device seconds each this session is ahead by 0.0500" in words
+    assert "somebody else" not in words
+    assert "another train.py" not in words
+    behind = report(night, rival).markdown.partition("## Against the autopilot")[2].partition("\n## ")[0]
+    assert behind == ""  # the other session is no autopilot's
+
+
+def test_a_rival_from_another_train_py_is_called_so(night: Lab, search: Callable[..., str]) -> None:
+    first = night.session().tag
+    search(night, "autopilot (tpe, seed 1)", night.champion_source(night.session()), [1.6])
+    markdown = whole_report(night, first).markdown
+    assert "this session is behind by" in markdown
+    assert "It began from another train.py" in markdown
+    assert "| another train.py |" in markdown
 
 
 @pytest.mark.slow
