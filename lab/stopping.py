@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .config import StopConfig
-from .states import NO_ANSWER, Verdict
+from .states import NO_EVIDENCE, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class SessionFacts:
     """What the stop rules look at.
 
     Attributes:
-        experiments: of the session, those that run or have an answer.
+        experiments: of the session, those that run or have an answer, or were ended early.
         crashes_in_a_row: as the function of that name counts them.
         hours: since the session began.
         best_val_bpb: of the champion; None before the baseline has a number.
@@ -52,7 +52,7 @@ def crashes_in_a_row(newest_first: Iterable[Verdict | None]) -> int:
     """
     crashes = 0
     for verdict in newest_first:
-        if verdict is None or verdict in NO_ANSWER:
+        if verdict is None or verdict in NO_EVIDENCE:
             continue
         if verdict.has_number():
             break

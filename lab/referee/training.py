@@ -22,6 +22,7 @@ from ...prepare.tokenizer import VOCAB_SIZES
 from ..executor import RunSpec
 from ..jsonfiles import write_json
 from ..paths import RunPaths
+from ..pruning import Pruner
 from ..states import Outcome
 from . import sandbox
 from .advisory import advisory_numbers, model_flops_utilisation
@@ -114,6 +115,7 @@ class Training:
         self._prepare_scoring = prepare_scoring  # `Scoring.prepare`
         self._to_score: int | None = None  # the vocabulary whose rows are made beside the training
         self._contention: ContentionMeter | None = None  # from START on
+        self._pruner = None if spec.early_stop is None else Pruner(spec.early_stop, spec.budget_seconds)
         self._clock = BudgetClock(kind=spec.clock, budget_seconds=spec.budget_seconds, cores=spec.cores)
         self._clock_page = self._open_clock()
         self._log = CappedLog(paths.log, limit_bytes=spec.log_kb * 1024)
@@ -240,6 +242,8 @@ class Training:
         header = frame.header
         if header["type"] == "report":
             self._reports.point(header, self._elapsed(training))
+            if self._pruner is not None and training.start is not None:
+                self._pruner.report(self._elapsed(training), header.get("metrics"))
         elif header["type"] == "open_train":
             self._hand_over_data(training, channel, header.get("vocab_size"))
         elif header["type"] == "handoff":
@@ -260,6 +264,8 @@ class Training:
             with suppress(ChannelClosedError):
                 channel.send({"type": "refused", "message": message}, timeout_seconds=_SEND_SECONDS)
             return
+        if self._pruner is not None:
+            self._pruner.opened(vocab_size)
         if training.start is None:
             while self._go_on_with_pins() == 0.0:
                 self._check(training)
@@ -303,6 +309,8 @@ class Training:
             if excess >= spec.budget_seconds:
                 raise RunEndedError(Outcome.TIMED_OUT, f"{used}, all of it, were deducted before the training could start")
             self.notes.append(f"{used} were deducted")
+        if self._pruner is not None:
+            self._pruner.started(self._clock.deducted_seconds)
         _SECONDS.pack_into(self._clock_page, 0, self._clock.budget_seconds - self._clock.deducted_seconds)
         self._reports.phase("training")
 
@@ -326,6 +334,8 @@ class Training:
             self._reports.progress("training", self._elapsed(training), max(left, 0.0))
             if self._clock.expired(wall_seconds=wall, cpu_seconds=cpu):
                 raise RunEndedError(Outcome.TIMED_OUT, self._overrun_reason())
+            if self._pruner is not None and self.handoff is None and (why := self._pruner.reason(self._elapsed(training))):
+                raise RunEndedError(Outcome.PRUNED, why)
         require_room(spec, training.tree, memory_bytes, processes, self._paths.scratch)
 
     def _overrun_reason(self) -> str:

@@ -59,6 +59,7 @@ def test_crashes_in_a_row_close_a_session_at_their_number():
         ((Verdict.LOST, BAD, GOOD), 1),
         ((Verdict.INVALID, BAD, GOOD, BAD, BAD), 2),
         ((Verdict.INVALID, Verdict.TIMED_OUT, BAD, GOOD), 3),
+        ((Verdict.PRUNED, BAD, Verdict.PRUNED, BAD, GOOD), 2),
     ],
 )
 def test_what_has_no_answer_neither_counts_nor_breaks_a_row(newest_first, expected):

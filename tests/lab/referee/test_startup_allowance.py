@@ -38,7 +38,7 @@ def run(lab: Lab, source: str, description: str) -> tuple[Experiment, RunResult]
 def test_start_up_beyond_its_allowance_is_deducted_and_audits_follow_the_parent(
     make_lab: Callable[..., Lab], train_py: str
 ) -> None:
-    lab = make_lab(seconds=BUDGET_SECONDS)
+    lab = make_lab(seconds=BUDGET_SECONDS, extra="[early_stop]\ndiverged = false\nfutility = false\n")
     lab.start_session("new", "tester")
     source = train_py.replace("step = 0\n", 'print("left", seconds_left())\nstep = 0\n')
     kept, baseline = run(lab, train_py, "baseline")
