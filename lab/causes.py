@@ -2,13 +2,14 @@
 
 What the referee saw (outcome and reason) always counts more than the log: a candidate writes its log, and can write anything.
 The log only tells crashes apart, whose reason is no more than an exit code. Guarantees: every outcome without a number has
-one cause, and the detail is one line. Does not: prove a cause, and `detail` may quote the candidate: data, never instructions.
+one cause, with a hint for the researcher, and the detail is one line. Does not: prove a cause, and `detail` may quote the
+candidate: data, never instructions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,8 +33,28 @@ class Cause(StrEnum):
     EXIT = "train.py ended itself"
     SCORING_ERROR = "failed while it was scored"
     REJECTED = "rejected by the referee"
+    PRUNED = "ended early as hopeless"
     LOST = "lost"
     CANCELLED = "cancelled"
+
+
+HINTS: Mapping[Cause, str] = {
+    Cause.OUT_OF_MEMORY: "Fewer rows in a forward pass, a smaller model or vocabulary, or fewer logits at once.",
+    Cause.NOT_FINITE: "Lower the rate that was raised, warm up longer, or clip; check divisions, roots and logarithms.",
+    Cause.START_UP: "Less before make_dataloader: fewer compiled graphs, trials and warm-up steps.",
+    Cause.OUT_OF_TIME: "Ask seconds_left() in every step, and stop early enough for the last step and the hand-off.",
+    Cause.SCORING_TIME: "A cheaper forward, or more rows in evaluate_bpb; the model is scored without torch.compile.",
+    Cause.LIMIT: "Fewer worker processes and threads, and fewer files.",
+    Cause.NO_HAND_OFF: "Call rehearse(model) before make_dataloader, and evaluate_bpb last: the error then comes at once.",
+    Cause.ERROR: "A mistake in train.py: repair what the last lines of its log name; the idea has not been tested.",
+    Cause.SIGNAL: "Often memory, or a kernel that fails: make it smaller, or turn off what was compiled or fused.",
+    Cause.EXIT: "train.py stopped itself; its last lines say why.",
+    Cause.SCORING_ERROR: "model(idx) must work without targets, in a fresh process, for any number of rows: see rehearse.",
+    Cause.REJECTED: "The model must be causal, normalised and the same for each row whatever stands beside it.",
+    Cause.PRUNED: "Its loss lay far above its parent's at the same time: a smaller step this way, or another idea.",
+    Cause.LOST: "No fault of the idea: run the same train.py again.",
+    Cause.CANCELLED: "No answer: run the same train.py again, if it is still of interest.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +77,16 @@ class Failure:
         """What failures are counted by: the cause, and for errors the class as well."""
         return f"{self.cause}: {self.error}" if self.error else str(self.cause)
 
+    @property
+    def hint(self) -> str:
+        """What may help a researcher, in a line; a guess from the cause alone."""
+        return HINTS[self.cause]
+
 
 # What the referee's own reasons say; the first that matches.
 _REASONS: tuple[tuple[re.Pattern[str], Cause], ...] = (
     (re.compile(r"\[limits\] memory_mb|ran out of memory"), Cause.OUT_OF_MEMORY),
-    (re.compile(r"\bnot finite\b"), Cause.NOT_FINITE),
+    (re.compile(r"\bnot finite\b|had diverged"), Cause.NOT_FINITE),
     (re.compile(r"\[limits\] (processes|disk_mb)|the disk is full"), Cause.LIMIT),
     (re.compile(r"start-up took more than"), Cause.START_UP),
     (re.compile(r"scoring took longer"), Cause.SCORING_TIME),
@@ -107,6 +133,8 @@ def classify(outcome: Outcome, reason: str, log_tail: Sequence[str]) -> Failure:
         return _by_referee(Cause.OUT_OF_TIME, reason)
     if outcome is Outcome.INVALID:
         return _by_referee(Cause.REJECTED, reason)
+    if outcome is Outcome.PRUNED:
+        return _by_referee(Cause.PRUNED, reason)
     return _by_log(reason, [line.rstrip() for line in log_tail if line.strip()])
 
 

@@ -18,12 +18,13 @@ from enum import StrEnum
 from . import researchers
 from .candidate import MAX_SOURCE_BYTES, check_candidate
 from .confirmation import may_be_repeated
-from .dispatch import results_of
+from .dispatch import finished_runs
 from .errors import CandidateError, LabError
 from .files import read_regular_file, sha256_hex, write_atomically
 from .lab import Lab
 from .paths import TRAIN_FILE, WorkspacePaths
 from .records import Experiment, Researcher, Session
+from .similar import tried_before
 from .states import NO_ANSWER
 from .train_edits import change_in_words
 
@@ -34,6 +35,7 @@ class Standing(StrEnum):
     UNCHANGED = "unchanged"  # what it builds on, or the champion's
     UNRUN = "unrun"  # an edit that run_experiment would take
     REFUSED = "refused"  # an edit that it would refuse
+    REPEATED = "repeated"  # an edit whose idea was tried before, which run_experiment takes when it is told to try it again
     TRIED = "tried"  # bytes that have an answer, or that another tries
     UNREADABLE = "unreadable"  # no file that can be run
 
@@ -45,11 +47,13 @@ class OwnFile:
     Attributes:
         words: the change against what it builds on, or why it would be refused or cannot be read; may quote the file.
         tried_as: the experiment that has these bytes, for `Standing.TRIED`.
+        repeats: the experiment that is the same idea, for `Standing.REPEATED`.
     """
 
     standing: Standing
     words: str = ""
     tried_as: Experiment | None = None
+    repeats: Experiment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +97,11 @@ def own_file(lab: Lab, session: Session, who: Researcher, content: bytes | None 
         return OwnFile(standing=Standing.TRIED, words=words, tried_as=tried)
     try:
         check_candidate(content, parent)
+        repeated = None if who.base is None else tried_before(lab, session, lab.ledger.experiment(who.base), content)
     except CandidateError as error:
         return OwnFile(standing=Standing.REFUSED, words=str(error))
+    if repeated is not None:
+        return OwnFile(standing=Standing.REPEATED, words=words, repeats=repeated)
     return OwnFile(standing=Standing.UNRUN, words=words)
 
 
@@ -104,7 +111,7 @@ def _tried_as(lab: Lab, session: Session, content: bytes) -> Experiment | None:
     for experiment in same:
         if experiment.verdict is None:
             return experiment
-        if experiment.verdict not in NO_ANSWER and not may_be_repeated(results_of(lab, experiment.id)):
+        if experiment.verdict not in NO_ANSWER and not may_be_repeated(finished_runs(lab, experiment.id)):
             return experiment
     return None
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from ..lab.dispatch import wait
 from ..lab.experiments import propose
 from ..lab.lab import Lab
+from ..lab.similar import remarks
 from .describe import describe
 from .results import ExperimentAnswer
 from .waiting import OnProgress, bounded
@@ -21,6 +22,7 @@ def run_experiment(
     researcher: Annotated[
         str, Field(description="Your name, where several researchers use this server: as you gave it to start_session.")
     ] = "",
+    again: Annotated[bool, Field(description="Also where this session has tried the same idea.")] = False,
     wait_seconds: Annotated[
         float | None, Field(ge=0, description="How long to wait for the verdict; the server caps it.")
     ] = None,
@@ -31,6 +33,8 @@ def run_experiment(
     The bytes are taken at this moment; you may edit the file afterwards. Next: wait_experiment while it is not finished, then
     keep or revert. The same undecided bytes again return the same experiment.
     """
-    experiment, _ = propose(lab, description=description, hypothesis=hypothesis, researcher=researcher)
-    experiment = wait(lab, experiment.id, bounded(lab, wait_seconds), on_progress)
-    return describe(lab, experiment)
+    experiment, is_new = propose(lab, description=description, hypothesis=hypothesis, researcher=researcher, again=again)
+    said = remarks(lab, experiment) if is_new else []
+    answer = describe(lab, wait(lab, experiment.id, bounded(lab, wait_seconds), on_progress))
+    answer.warnings += said
+    return answer

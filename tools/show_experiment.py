@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, get_args
 
 from pydantic import Field
 
-from ..lab.candidate import unified_diff
-from ..lab.dispatch import dispatch
+from ..lab.candidate import changed_constants, check_candidate, unified_diff
+from ..lab.confirmation import weigh
+from ..lab.dispatch import dispatch, finished_runs
 from ..lab.executor import RunResult
 from ..lab.lab import Lab
+from ..lab.paths import TRAIN_FILE
 from ..lab.programs import DIGITS
-from ..lab.records import Experiment
+from ..lab.records import Experiment, Run
 from .charts import CurvesChart, curves_of, table_of
-from .describe import clean, describe
+from .describe import clean, describe, shorten
 from .programs import program_text
-from .results import Part, PartAnswer
+from .results import Part, PartAnswer, number
 
 PART_BYTES = 7_500
 _CURVE_POINTS = 60
 _LOG_BYTES = 1 << 22
+_CURVE_START_BYTES = 65_536  # where train.py says what it says once
+_PARAMETERS = ("parameters", "num_params", "params", "n_params")
+_MOST_CONSTANTS = 20
+_VALUE_BYTES = 60
+_DESCRIPTION_BYTES = 200
 
 
 def show_experiment(
@@ -34,6 +42,7 @@ def show_experiment(
             "chart: the curve beside the parent's and the champion's, with a PNG; program: the program.md that it ran under."
         ),
     ] = "summary",
+    against: Annotated[str, Field(description="Another experiment: shows the diff from it to this one.")] = "",
 ) -> PartAnswer:
     """Show one experiment, a part at a time: numbers, diff, end of the log, training curve, or its program.md.
 
@@ -41,8 +50,12 @@ def show_experiment(
     """
     dispatch(lab)
     experiment = lab.ledger.experiment(experiment_id)
+    part = "diff" if against else part
     chart = curves_of(lab, experiment) if part == "chart" else None
-    content, omitted = _chart(chart) if part == "chart" else _PARTS[part](lab, experiment)
+    if against:
+        content, omitted = _against(lab, lab.ledger.experiment(against), experiment)
+    else:
+        content, omitted = _chart(chart) if part == "chart" else _PARTS[part](lab, experiment)
     others = [other for other in get_args(Part) if other != part]
     answer = PartAnswer(
         id=experiment.id,
@@ -61,7 +74,8 @@ def _chart(chart: CurvesChart | None) -> tuple[str, str]:
 
 
 def _summary(lab: Lab, experiment: Experiment) -> tuple[str, str]:
-    lines = [describe(lab, experiment).body(), f"commit {experiment.commit}, lines {experiment.lines}"]
+    lines = [describe(lab, experiment).body(), *_facts(lab, experiment)]
+    lines.append(f"commit {experiment.commit}, lines {experiment.lines}")
     said: Mapping[str, str] = {}
     for run in lab.ledger.runs(experiment.id):
         lines.append(f"run {run.id}: {run.state}, attempt {run.attempt}, seed {run.seed}, device {run.device}")
@@ -112,6 +126,52 @@ def _summary(lab: Lab, experiment: Experiment) -> tuple[str, str]:
     return _cut("\n".join(lines), keep_end=False)
 
 
+def _facts(lab: Lab, experiment: Experiment) -> list[str]:
+    """Say what can be read from the candidate and its runs: theme, change, and what it counted."""
+    lines = [f"theme {experiment.theme}"]
+    if not experiment.is_baseline:
+        counts = f"{experiment.added} lines added, {experiment.removed} removed"
+        lines = [f"theme {experiment.theme}: {_constants(experiment.changes)}{counts}"]
+    runs = finished_runs(lab, experiment.id)
+    result = weigh(runs).rests_on[-1] if runs else None
+    if result is None:
+        return lines
+    counted = (
+        ("parameters (as reported)", _reported_parameters(lab, runs), ",.0f"),
+        ("tokens seen", result.train_tokens, ",d"),
+        ("steps", result.steps, ",d"),
+        ("peak memory MB", result.peak_memory_mb, ".0f"),
+        ("peak GPU memory MB", result.peak_gpu_memory_mb, ".0f"),
+    )
+    said = [f"{name} {value:{spec}}" for name, value, spec in counted if value is not None]
+    return [*lines, ", ".join(said)] if said else lines
+
+
+def _constants(changes: Mapping[str, tuple[str | None, str | None]]) -> str:
+    """Return changed constants, each followed by a comma."""
+    shown = [f"{name} {_value(old)} -> {_value(new)}, " for name, (old, new) in list(changes.items())[:_MOST_CONSTANTS]]
+    return "".join(shown) + (f"{len(changes) - len(shown)} more constants, " if len(changes) > len(shown) else "")
+
+
+def _value(text: str | None) -> str:
+    return "none" if text is None else shorten(text, _VALUE_BYTES)
+
+
+def _reported_parameters(lab: Lab, runs: Sequence[Run]) -> float | None:
+    """Return how many parameters train.py reported, under one of the usual names; None: it did not."""
+    path = lab.state.run(runs[-1].attempt_id).curve
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        lines = file.read(_CURVE_START_BYTES).splitlines()
+    for line in lines:
+        with suppress(ValueError, TypeError, AttributeError):
+            report = json.loads(line)
+            if (name := next((name for name in _PARAMETERS if name in report), None)) is not None:
+                return float(report[name])
+    return None
+
+
 def _claim(result: RunResult) -> list[str]:
     """Say what the model claimed where that is not what was certified."""
     claimed, certified = result.claimed_bpb, result.val_bpb
@@ -131,6 +191,31 @@ def _diff(lab: Lab, experiment: Experiment) -> tuple[str, str]:
         lab.ledger.stored(each.candidate_sha256) for each in (lab.ledger.experiment(experiment.parent), experiment)
     )
     return _cut(unified_diff(parent, source), keep_end=False, hint=f"git show {experiment.commit[:12]} has the whole diff")
+
+
+def _against(lab: Lab, other: Experiment, experiment: Experiment) -> tuple[str, str]:
+    """Say what changed from one experiment to another: both numbers, the constants, and the diff."""
+    before, after = (lab.ledger.stored(each.candidate_sha256) for each in (other, experiment))
+    diff = unified_diff(before, after)
+    added, removed = (sum(line.startswith(mark) for line in diff.splitlines()[2:]) for mark in "+-")
+    constants = changed_constants(*(check_candidate(source, None) for source in (before, after)))
+    lines = [
+        f"from {_named(other)}",
+        f"to {_named(experiment)}",
+        *([] if _group(lab, other) == _group(lab, experiment) else ["(measured under other conditions: not comparable)"]),
+        f"{_constants(constants)}{added} lines added, {removed} removed" if diff else "(the same bytes)",
+    ]
+    command = f"git diff {other.commit[:12]} {experiment.commit[:12]} -- {TRAIN_FILE}"
+    return _cut("\n".join([*lines, "", diff]).rstrip("\n"), keep_end=False, hint=f"the whole diff: {command}")
+
+
+def _named(experiment: Experiment) -> str:
+    words = f"{experiment.verdict or 'running'}, {experiment.decision}, val_bpb {number(experiment.val_bpb, '.4f')}"
+    return f"{experiment.id} ({words}): {shorten(experiment.description, _DESCRIPTION_BYTES)}"
+
+
+def _group(lab: Lab, experiment: Experiment) -> str:
+    return lab.ledger.session_now(experiment.session).group
 
 
 def _log(lab: Lab, experiment: Experiment) -> tuple[str, str]:

@@ -23,6 +23,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="An experiment, su
 def run(
     description: Annotated[str, typer.Option("--description", "-d", help="What changed, in one line.")],
     hypothesis: Annotated[str, typer.Option(help="Why it should lower val_bpb.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Also where the session has tried the same idea.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the verdict; without it the run goes on by itself.")] = True,
     lab: LabOption = HERE,
     as_json: JsonOption = False,
@@ -35,7 +36,7 @@ def run(
 
     with opened(lab) as this:
         _ensure_session(this)
-        answer = run_experiment(this, description, hypothesis, wait_seconds=0.0)
+        answer = run_experiment(this, description, hypothesis, again=again, wait_seconds=0.0)
         print_answer(_wait(this, answer) if wait else answer, as_json=as_json)
 
 
@@ -71,6 +72,21 @@ def cancel(experiment_id: IdArgument, lab: LabOption = HERE, as_json: JsonOption
 
     with opened(lab) as this:
         print_answer(cancel_experiment(this, experiment_id), as_json=as_json)
+
+
+def confirm(
+    experiment_id: IdArgument,
+    seeds: Annotated[int, typer.Option(min=1, max=8, help="Fresh seeds that it is to have in all.")] = 2,
+    wait: Annotated[bool, typer.Option(help="Wait for what they say; without it the runs go on by themselves.")] = True,
+    lab: LabOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a finished experiment again with fresh seeds: is its gain real? Undecided, it is judged on those alone."""
+    from ...tools.confirm_experiment import confirm_experiment
+
+    with opened(lab) as this:
+        answer = confirm_experiment(this, experiment_id, seeds)
+        print_answer(_wait(this, answer) if wait else answer, as_json=as_json)
 
 
 def _ensure_session(lab: Lab) -> None:

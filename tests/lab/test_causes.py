@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from autoresearch_mcp.lab.causes import DETAIL_CHARACTERS, Cause, classify
+from autoresearch_mcp.lab.causes import DETAIL_CHARACTERS, HINTS, Cause, classify
 from autoresearch_mcp.lab.states import Outcome
 
 EXIT = "train.py exited with code 1; its log says why"
@@ -43,6 +43,8 @@ def traceback(error: str) -> list[str]:
         (Outcome.CRASHED, EXIT, Cause.EXIT),
         (Outcome.LOST, "the referee's process died: killed", Cause.LOST),
         (Outcome.CANCELLED, "cancelled by cancel_experiment", Cause.CANCELLED),
+        (Outcome.PRUNED, "its loss 3.1 lies above its parent's 2.0 at 40% of the budget", Cause.PRUNED),
+        (Outcome.PRUNED, "its loss is not finite", Cause.NOT_FINITE),
     ],
 )
 def test_the_referees_reason_names_the_cause(outcome: Outcome, reason: str, cause: Cause) -> None:
@@ -109,3 +111,9 @@ def test_a_detail_is_one_short_line() -> None:
 def test_a_run_with_a_number_has_no_cause() -> None:
     with pytest.raises(ValueError, match="has a number"):
         classify(Outcome.SCORED, "scored", [])
+
+
+def test_each_cause_has_a_hint_of_a_line() -> None:
+    assert HINTS.keys() == set(Cause)
+    assert all(20 < len(hint) < 110 and "\n" not in hint for hint in HINTS.values())
+    assert classify(Outcome.LOST, "gone", []).hint == HINTS[Cause.LOST]
