@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .config import LabConfig
 from .confirmation import measurement_of
+from .noise import Noise
 from .policy import Judgement, Measurement, judge
 from .records import Experiment, Run
 from .states import Decision, Outcome, Verdict
@@ -58,13 +58,13 @@ class Digest:
         return None if self.overall is None or self.overall.delta is None else -self.overall.delta
 
 
-def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]], config: LabConfig) -> Digest:
+def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]], noise: Noise) -> Digest:
     """Sum up a session.
 
     Args:
         experiments: of one session, the oldest first.
         runs: by experiment.
-        config: the session's, for the noise to judge with.
+        noise: between seeds, to judge with.
     """
     kept = sorted((e for e in experiments if e.decision is Decision.KEPT), key=lambda e: e.decided_at or 0.0)
     baseline = next((e for e in kept if e.is_baseline), None)
@@ -81,11 +81,11 @@ def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]],
         experiments=len(experiments),
         baseline=baseline,
         champion=champion,
-        overall=_overall(baseline, champion, runs, config),
+        overall=_overall(baseline, champion, runs, noise),
         kept=tuple(kept),
         running_best=tuple(running_best),
         since_best=len(finished) - 1 - best_at,
-        near_misses=tuple(sorted((e for e in finished if _is_near_miss(e)), key=lambda e: -(e.z or 0.0))),
+        near_misses=tuple(sorted((e for e in finished if is_near_miss(e)), key=lambda e: -(e.z or 0.0))),
         lessons=tuple(e for e in experiments if e.decision is Decision.REVERTED and e.note),
         without_number=tuple(e for e in finished if e.val_bpb is None),
         reverted=sum(e.decision is Decision.REVERTED for e in experiments),
@@ -98,25 +98,28 @@ def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]],
 
 
 def _overall(
-    baseline: Experiment | None, champion: Experiment | None, runs: Mapping[str, Sequence[Run]], config: LabConfig
+    baseline: Experiment | None, champion: Experiment | None, runs: Mapping[str, Sequence[Run]], noise: Noise
 ) -> Judgement | None:
     if baseline is None or champion is None or champion.id == baseline.id:
         return None
+    return compared(champion, baseline, runs, noise)
+
+
+def compared(experiment: Experiment, other: Experiment, runs: Mapping[str, Sequence[Run]], noise: Noise) -> Judgement:
+    """Judge one kept experiment against another as if that were its parent; ``runs`` has those of both."""
     return judge(
         Outcome.SCORED,
-        _measurement(champion, runs),
-        _measurement(baseline, runs),
-        sigma=config.sigma,
-        sigma_is_prior=config.sigma_is_prior,
-        gate=config.gate.rule,
-        lines_delta=champion.lines - baseline.lines,
+        _measurement(experiment, runs),
+        _measurement(other, runs),
+        sigma=noise.sigma,
+        sigma_source=noise.words,
+        lines_delta=experiment.lines - other.lines,
     )
 
 
 def _measurement(experiment: Experiment, runs: Mapping[str, Sequence[Run]]) -> Measurement:
     assert experiment.val_bpb is not None, "only what has a number is kept"
-    results = [run.result for run in runs.get(experiment.id, ()) if run.result is not None]
-    return measurement_of(experiment.val_bpb, experiment.standard_error, results)
+    return measurement_of(experiment.val_bpb, experiment.standard_error, runs.get(experiment.id, ()))
 
 
 def _running_best(kept: Sequence[Experiment]) -> list[Experiment]:
@@ -127,7 +130,7 @@ def _running_best(kept: Sequence[Experiment]) -> list[Experiment]:
     return best
 
 
-def _is_near_miss(experiment: Experiment) -> bool:
+def is_near_miss(experiment: Experiment) -> bool:
     """True where a little more, or a combination, might have been a gain: it was compared, and not kept."""
     compared = experiment.verdict in (Verdict.WITHIN_NOISE, Verdict.IMPROVED) and experiment.z is not None
     return compared and experiment.decision is not Decision.KEPT

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from .pruning import EarlyStop
 from .states import Outcome, RunState
+
+HeldOutSplit = Literal["val", "test"]  # what a model is scored on; researchers' runs on "val" alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,7 @@ class RunSpec:
     processes: int
     disk_mb: int
     log_kb: int
-    validation_secret: str  # path of the secret that draws the validation windows
+    validation_secret: str  # path of the secret that draws the windows
     validation_bytes: int
     window_bytes: int
     audits: int  # rows, in every run
@@ -50,6 +53,8 @@ class RunSpec:
     startup_allowance_seconds: float | None = None
     contention_threshold: float | None = None  # share of the device that others may use; None: not calibrated, not marked
     pins: str | None = None  # path of the pins that are checked before and after the run; None: a lab made before there were
+    split: HeldOutSplit = "val"  # of the corpus: the text that is scored
+    early_stop: EarlyStop | None = None  # what may end the run before its budget is used; None: nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +63,8 @@ class RunResult:
 
     outcome: Outcome
     reason: str
-    val_bpb: float | None = None  # certified: claimed plus the audits' correction
+    val_bpb: float | None = None  # certified: claimed plus the audits' correction; on the split that was scored
+    split: HeldOutSplit = "val"
     standard_error: float | None = None  # of the certified value, bits per byte
     claimed_bpb: float | None = None
     audits: int = 0

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..lab.calibration import calibration
 from ..lab.config import LabConfig
-from ..lab.confirmation import MAX_EXTRA_RUNS
+from ..lab.confirmation import CONFIRMATIONS, MAX_EXTRA_RUNS
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError
 from ..lab.lab import Lab
+from ..lab.noise import Noise
+from ..lab.policy import CONFIRMED_GAIN_SIGMAS, SMALLEST_GAIN_SIGMAS
 from ..lab.records import Session
 from ..lab.rules import unaccepted_changes
 from .describe import count_undecided, next_without_experiment, researcher_lines, shorten, summarise, undecided, undecided_ids
+from .known_text import what_was_taught
 from .results import ProgramAnswer, cut_bytes
 
-RECENT = 10
 _BYTES = 8_000  # of the text, which the prompt `resume` embeds
 _JSON_BYTES = 9_500  # of the whole answer
-_LIMITS = tuple(  # bytes of a description or a note, of program.md: the most with which the answer is small enough
-    (text_bytes, program_bytes) for program_bytes in (3_500, 2_500, 1_500) for text_bytes in (200, 140, 100, 80, 60, 40)
-)
 _OPEN = 3  # undecided experiments that are told in full
 _OPEN_BYTES = 160  # of a description or a hypothesis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """How much an answer says. What was recent is also in the digest, and program.md is the human's: that is cut last."""
+
+    recent: int  # experiments
+    text_bytes: int  # of a description or a note
+    digest_rows: int  # of each kind
+    program_bytes: int
+
+
+_LIMITS = tuple(  # the first with which the answer is small enough is taken
+    _Limits(recent=recent, text_bytes=text_bytes, digest_rows=digest_rows, program_bytes=program_bytes)
+    for program_bytes, rows in (
+        (3_500, ((10, 200, 6), (10, 140, 6), (10, 100, 6), (8, 80, 6), (6, 80, 5), (5, 60, 4), (5, 60, 3))),
+        (2_500, ((6, 80, 5), (5, 60, 4), (5, 60, 3))),
+        (1_500, ((6, 60, 4), (5, 60, 3), (5, 40, 3), (4, 40, 2), (3, 40, 1))),
+    )
+    for recent, text_bytes, digest_rows in rows
+)
+RECENT = _LIMITS[0].recent
 
 
 def read_program(lab: Lab) -> ProgramAnswer:
     """Read this first, and again whenever you have lost track: it alone is enough to go on.
 
-    It has the rules in force, the human's program.md, the champion, the last experiments with their lessons, what is open, and
-    the next calls. Next: start_session in a new conversation, else the first of those calls that applies.
+    It has the rules in force, the human's program.md, the champion, what the session has taught, the last experiments, what is
+    open, and the next calls. Next: start_session in a new conversation, else the first of those calls that applies.
     """
     dispatch(lab)
     try:
@@ -35,6 +58,7 @@ def read_program(lab: Lab) -> ProgramAnswer:
     except NotReadyError:
         session = None
     champion = lab.champion(session) if session else None
+    taught = what_was_taught(lab, session, champion) if session else None
     recent = lab.ledger.experiments("session = ?", session.tag, order="rowid DESC", limit=RECENT) if session else []
     answer = ProgramAnswer(
         rules=[*rules(lab), *_researchers_rule(lab, session), *unaccepted_changes(lab)],
@@ -46,18 +70,23 @@ def read_program(lab: Lab) -> ProgramAnswer:
         undecided=undecided_ids(lab, session) if session else [],
         undecided_count=count_undecided(lab, session) if session else 0,
         open=_open(lab, session) if session else [],
+        known=[],
         warnings=_standing_in_the_way(lab, session),
         next=next_without_experiment(lab, session),
         ledger_head=lab.ledger.head(),
     )
     program = lab.program(session)
-    told = [*zip(answer.recent, recent, strict=True), *([(answer.champion, champion)] if answer.champion and champion else [])]
-    for text_bytes, program_bytes in _LIMITS:
+    rows = answer.recent
+    told = [*zip(rows, recent, strict=True), *([(answer.champion, champion)] if answer.champion and champion else [])]
+    for limits in _LIMITS:
         for shown, experiment in told:
-            shown.description, shown.note = shorten(experiment.description, text_bytes), shorten(experiment.note, text_bytes)
+            shown.description = shorten(experiment.description, limits.text_bytes)
+            shown.note = shorten(experiment.note, limits.text_bytes)
+        answer.recent = rows[: limits.recent]
+        answer.known = [] if taught is None else taught.lines(limits.digest_rows)
         answer.program = program
-        if len(program.encode()) > program_bytes:
-            answer.program = cut_bytes(program, program_bytes) + "\n[cut here: read program.md in the lab for the rest]"
+        if len(program.encode()) > limits.program_bytes:
+            answer.program = cut_bytes(program, limits.program_bytes) + "\n[cut here: read program.md in the lab for the rest]"
         if len(answer.text().encode()) <= _BYTES and len(answer.model_dump_json().encode()) <= _JSON_BYTES:
             break
     return answer
@@ -87,7 +116,6 @@ def rules(lab: Lab) -> list[str]:
     except NotReadyError:
         config = lab.config()
     clock = "wall-clock seconds" if config.clock_kind == "wall" else "seconds on all cores (CPU time)"
-    sigma = f"{config.sigma:g} bpb ({'a prior' if config.sigma_is_prior else 'set by the human'})"
     return [
         "Only trainer/train.py counts: the server runs its bytes with its own copy of everything else.",
         f"Each experiment trains {config.budget.seconds:g} {clock}; the clock starts at the first make_dataloader call.",
@@ -95,10 +123,27 @@ def rules(lab: Lab) -> list[str]:
         "The seed is the server's. A run is given no validation text, and a fresh scratch folder.",
         *_contention_rule(lab),
         *_stop_rules(config),
-        f"Gate '{config.gate.rule}': keep is allowed when val_bpb is below the parent's and not worse beyond noise, or when it "
-        f"is within noise and train.py got shorter. Noise between seeds: {sigma}.",
+        _gate_rule(lab, config),
         "Every candidate is stored; revert loses nothing. keep and revert are final for an experiment.",
     ]
+
+
+def _gate_rule(lab: Lab, config: LabConfig) -> str:
+    shorter = f"or when train.py got shorter and it is worse by {SMALLEST_GAIN_SIGMAS:g} sigma at most"
+    try:
+        noise = lab.noise(lab.session())
+    except NotReadyError:
+        noise = Noise(
+            sigma=config.gate.sigma or config.profile_facts.prior_sigma, source="set" if config.gate.sigma else "prior"
+        )
+    measured = f"Noise between seeds: sigma {noise.sigma:.4g} bpb ({noise.words})."
+    if config.gate.rule == "any":
+        return f"Gate 'any': keep is allowed when val_bpb is below the parent's, {shorter}. {measured}"
+    return (
+        f"Gate 'confirmed': a number that is better than the parent's by {SMALLEST_GAIN_SIGMAS:g} sigma is promising, and the "
+        f"server runs it {CONFIRMATIONS} more times with fresh seeds. keep is allowed when their mean alone is better by "
+        f"{CONFIRMED_GAIN_SIGMAS:g} sigma, {shorter}. {measured}"
+    )
 
 
 def _researchers_rule(lab: Lab, session: Session | None) -> list[str]:

@@ -147,6 +147,7 @@ class Runner:
             "outcome": Outcome.SCORED,
             "reason": "; ".join(["scored", *self._training.notes, *self._scoring.notes, *self._reports.notes]),
             "val_bpb": score.val_bpb,
+            "split": self._spec.split,
             "standard_error": score.standard_error,
             "audits": score.audits,
             "scored_bytes": score.scored_bytes,

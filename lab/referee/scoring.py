@@ -1,4 +1,4 @@
-"""The scoring phase: the handed-over model is certified on the validation windows by the scoring processes.
+"""The scoring phase: the handed-over model is certified on the windows of a held-out split by the scoring processes.
 
 Guarantees: the model's file is copied and passed on, never looked into; what is scored does not depend on the candidate but for
 its vocabulary. Does not: decide what the certified number is worth (`scorer` and `audits` do).
@@ -22,10 +22,10 @@ from .ending import RunEndedError, require_room, tree_of
 from .reference import load_reference, save_claims
 from .reports import Reports
 from .room import when_there_is_room
+from .scored_rows import ScoredRows
 from .scorer import AuditPlan, InvalidModelError, Score, Scorer
 from .scoring_memory import ScoringMemory
 from .scoring_meter import cpu_warning
-from .validation_rows import ValidationRows
 from .windows import NoWindowsError, Rows
 from .workers import NAMES, ScoringWorkers
 
@@ -49,7 +49,7 @@ class Scoring:
         self._workers = workers
         self._reports = reports
         self._next_check = 0.0
-        self._validation: ValidationRows | None = None
+        self._scored: ScoredRows | None = None
         self.claimed_bpb: float | None = None
         self.seconds: float | None = None
         self.notes: list[str] = []
@@ -60,10 +60,10 @@ class Scoring:
         They depend on nothing of the model, so this may be done, bit by bit, before there is one. What is not done by then, or
         was done for another vocabulary, `score` does. Raises `RunEndedError` where nothing can be scored.
         """
-        if self._validation is None or self._validation.vocab_size != vocab_size:
-            self._validation = ValidationRows(self._spec, self._corpus, vocab_size)
+        if self._scored is None or self._scored.vocab_size != vocab_size:
+            self._scored = ScoredRows(self._spec, self._corpus, vocab_size)
         try:
-            return self._validation.advance(seconds)
+            return self._scored.advance(seconds)
         except NoWindowsError as error:
             raise RunEndedError(Outcome.LOST, str(error)) from None
 
@@ -75,8 +75,8 @@ class Scoring:
         spec, workers, vocab_size = self._spec, self._workers, handoff["vocab_size"]
         while not self.prepare(vocab_size, seconds=_CHECK_SECONDS):
             self._on_scoring_progress(None)
-        assert self._validation is not None
-        rows, token_bytes = self._validation.finish(), self._validation.tokenizer.token_bytes
+        assert self._scored is not None
+        rows, token_bytes = self._scored.finish(), self._scored.tokenizer.token_bytes
         scorer = Scorer(
             bulk=workers.channels("bulk"),
             audit=workers.channels("audit"),
@@ -100,8 +100,8 @@ class Scoring:
                 vocab_size=vocab_size,
                 batch_rows=handoff["batch_size"],
                 plan=plan,
-                decoys=self._validation.decoys,
-                rng=self._validation.rng,
+                decoys=self._scored.decoys,
+                rng=self._scored.rng,
             )
         except InvalidModelError as error:
             self.claimed_bpb = error.claimed_bpb
@@ -112,8 +112,9 @@ class Scoring:
             workers.sample_cpu()
             self.seconds = round(time.monotonic() - began, 3)
         self.claimed_bpb = score.claimed_bpb
-        with suppress(OSError):  # a full disk; then the audits of its children look at windows
-            save_claims(self._paths.claims, rows, score.claims, token_bytes)
+        if spec.split == "val":  # where its children are scored
+            with suppress(OSError):  # a full disk; then the audits of its children look at windows
+                save_claims(self._paths.claims, rows, score.claims, token_bytes)
         self.notes += scorer.notes
         self._note_cpu_time(score, len(rows.scored))
         return score

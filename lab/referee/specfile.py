@@ -8,8 +8,10 @@ from dataclasses import asdict
 from ..executor import RunResult, RunSpec
 from ..jsonfiles import read_json, write_json
 from ..paths import RunPaths
+from ..pruning import EarlyStop
 from ..states import Outcome
 
+_EARLY_STOP_FIELDS = frozenset(field.name for field in dataclasses.fields(EarlyStop))
 _RESULT_FIELDS = frozenset(field.name for field in dataclasses.fields(RunResult))
 
 
@@ -27,6 +29,9 @@ def read_spec(paths: RunPaths) -> RunSpec:
     known = {field.name for field in dataclasses.fields(RunSpec)}
     fields = {name: value for name, value in read_json(paths.spec).items() if name in known}
     fields["reference_window_nats"] = tuple(fields.get("reference_window_nats", ()))
+    if (stop := fields.get("early_stop")) is not None:
+        stop = {name: value for name, value in stop.items() if name in _EARLY_STOP_FIELDS}
+        fields["early_stop"] = EarlyStop(**{**stop, "parent_losses": tuple(stop["parent_losses"])})
     return RunSpec(candidate=(paths.code / "train.py").read_bytes(), **fields)
 
 

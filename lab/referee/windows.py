@@ -1,8 +1,8 @@
-"""What is scored: which bytes of the validation split, and how they become rows of tokens.
+"""What is scored: which bytes of a held-out split, and how they become rows of tokens.
 
-Windows start and end at line borders inside one document; they are drawn once for a lab by its secret, never overlap, and do
-not depend on the vocabulary, so every candidate is scored on exactly the same bytes. Each window is encoded alone and cut
-into rows of the context length: BOS first, right-padded with training text, padding not scored.
+Windows start and end at line borders inside one document; they are drawn once for a lab and a split by its secret, never
+overlap, and do not depend on the vocabulary, so every candidate is scored on exactly the same bytes. Each window is encoded
+alone and cut into rows of the context length: BOS first, right-padded with training text, padding not scored.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import TypeVar
 import numpy as np
 
 from ...prepare.tokenizer import Tokenizer
+from ..executor import HeldOutSplit
 
 _SHORTEST_SHARE = 0.25  # of the window size; the rest of a document that is shorter is left out
 _LONGEST_SHARE = 2.0  # a window with a very long line is left out
 _STEP_BYTES = 1 << 18  # encoded at once: a twentieth of a second
+_NAMES: dict[HeldOutSplit, str] = {"val": "validation", "test": "test"}
 
 _Result = TypeVar("_Result")
 Steps = Generator[None, None, _Result]  # work in small steps; what it comes to is the generator's return value
@@ -29,11 +31,18 @@ class NoWindowsError(Exception):
 
 
 def draw_windows(
-    text: np.ndarray, offsets: np.ndarray, *, secret: bytes, total_bytes: int, window_bytes: int
+    text: np.ndarray,
+    offsets: np.ndarray,
+    *,
+    secret: bytes,
+    total_bytes: int,
+    window_bytes: int,
+    split: HeldOutSplit = "val",
 ) -> Steps[list[tuple[int, int]]]:
     """Find (start, end) byte ranges of ``text`` (uint8), about ``total_bytes`` in all, in the order of the text.
 
-    ``offsets`` (int64, documents + 1) are the borders of the documents; each is a step. Deterministic for one secret.
+    ``offsets`` (int64, documents + 1) are the borders of the documents; each is a step. Deterministic for one secret and
+    ``split``, whose text this is.
     Raises `NoWindowsError` where no document gives a window.
     """
     windows = []
@@ -41,8 +50,8 @@ def draw_windows(
         windows += _cut_document(text, start, end, window_bytes)
         yield
     if not windows:
-        raise NoWindowsError(_no_windows(offsets, window_bytes))
-    seed = int.from_bytes(hashlib.sha256(secret + b"validation windows").digest()[:16], "big")
+        raise NoWindowsError(_no_windows(offsets, window_bytes, split))
+    seed = int.from_bytes(hashlib.sha256(secret + f"{_NAMES[split]} windows".encode()).digest()[:16], "big")
     size = sum(right - left for left, right in windows)
     count = min(len(windows), max(1, round(len(windows) * total_bytes / size)))
     # One window from each of as many equal stretches of the split: all of it is covered, whatever the secret, so that the
@@ -52,16 +61,16 @@ def draw_windows(
     return [windows[index] for index in chosen.tolist()]
 
 
-def require_windows(offsets: np.ndarray, *, window_bytes: int) -> None:
+def require_windows(offsets: np.ndarray, *, window_bytes: int, split: HeldOutSplit = "val") -> None:
     """Raise `NoWindowsError` where every document is too short for a window; told without reading the text."""
     if int(np.diff(offsets).max(initial=0)) < _SHORTEST_SHARE * window_bytes:
-        raise NoWindowsError(_no_windows(offsets, window_bytes))
+        raise NoWindowsError(_no_windows(offsets, window_bytes, split))
 
 
-def _no_windows(offsets: np.ndarray, window_bytes: int) -> str:
+def _no_windows(offsets: np.ndarray, window_bytes: int, split: HeldOutSplit) -> str:
     longest = int(np.diff(offsets).max(initial=0))
     return (
-        f"no document of the validation split can be scored: the longest has {longest:,} bytes, and a window has "
+        f"no document of the {_NAMES[split]} split can be scored: the longest has {longest:,} bytes, and a window has "
         f"{int(_SHORTEST_SHARE * window_bytes):,} to {int(_LONGEST_SHARE * window_bytes):,} and ends with a line. Name another "
         "corpus as [corpus] name in autoresearch.toml, with longer documents or shorter lines, or the other profile"
     )

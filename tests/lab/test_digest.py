@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from autoresearch_mcp.lab.config import LabConfig
 from autoresearch_mcp.lab.digest import Digest, digest
 from autoresearch_mcp.lab.executor import RunResult
+from autoresearch_mcp.lab.noise import Noise
 from autoresearch_mcp.lab.records import Experiment, Run
-from autoresearch_mcp.lab.states import Decision, Outcome, RunState, Verdict
+from autoresearch_mcp.lab.states import Decision, Outcome, Purpose, RunState, Verdict
 
 Make = Callable[..., Experiment]
-CONFIG = LabConfig()
+NOISE = Noise(sigma=0.02, source="prior")
 
 
 def run_of(experiment: Experiment, *, finished_at: float | None, seconds: float = 0.0) -> list[Run]:
@@ -23,6 +23,7 @@ def run_of(experiment: Experiment, *, finished_at: float | None, seconds: float 
             experiment=experiment.id,
             attempt=1,
             seed=1,
+            purpose=Purpose.PROPOSED,
             device="cpu",
             state=RunState.RUNNING if finished_at is None else RunState.FINISHED,
             result=result,
@@ -48,7 +49,7 @@ def night(experiment_of: Make) -> Digest:
     ]
     runs = {e.id: run_of(e, finished_at=e.created_at + 600.0, seconds=300.0) for e in experiments[:-1]}
     runs["e0009"] = run_of(experiments[-1], finished_at=None)
-    return digest(experiments, runs, CONFIG)
+    return digest(experiments, runs, NOISE)
 
 
 def ids(experiments: tuple[Experiment, ...]) -> list[str]:
@@ -68,7 +69,7 @@ def test_the_champion_is_judged_against_the_baseline_with_the_sessions_noise(nig
     assert night.gain == pytest.approx(0.3)
     assert night.overall is not None
     assert night.overall.verdict is Verdict.IMPROVED
-    assert night.overall.standard_error == pytest.approx(CONFIG.sigma * 2**0.5)
+    assert night.overall.standard_error == pytest.approx(NOISE.sigma * 2**0.5)
 
 
 def test_a_near_miss_was_not_kept_and_is_not_worse_beyond_noise(night: Digest) -> None:
@@ -94,20 +95,20 @@ def test_a_simpler_champion_that_is_a_little_worse_is_no_new_best(experiment_of:
         experiment_of(1, val_bpb=2.0, decision=Decision.KEPT, decided_at=1.0),
         experiment_of(2, val_bpb=2.01, delta=0.01, z=-0.4, decision=Decision.KEPT, decided_at=2.0),
     ]
-    summary = digest(experiments, {}, CONFIG)
+    summary = digest(experiments, {}, NOISE)
     assert ids(summary.running_best) == ["e0001"]
     assert summary.gain == pytest.approx(-0.01)
 
 
 def test_without_a_number_nothing_is_made_up(experiment_of: Make) -> None:
     for experiments in ([], [experiment_of(1, verdict=Verdict.CRASHED)], [experiment_of(1, verdict=None)]):
-        summary = digest(experiments, {}, CONFIG)
+        summary = digest(experiments, {}, NOISE)
         assert (summary.gain, summary.baseline, summary.champion, summary.hours) == (None, None, None, None)
         assert summary.experiments_per_hour is None
         assert summary.running_best == ()
 
 
 def test_while_the_baseline_is_the_champion_there_is_no_gain(experiment_of: Make) -> None:
-    summary = digest([experiment_of(1, val_bpb=2.0, decision=Decision.KEPT, decided_at=1.0)], {}, CONFIG)
+    summary = digest([experiment_of(1, val_bpb=2.0, decision=Decision.KEPT, decided_at=1.0)], {}, NOISE)
     assert summary.overall is None
     assert summary.gain is None

@@ -199,7 +199,7 @@ def make_lab(folder: Path) -> tuple[Path, Path]:
     corpus = prepare_corpus("tiny", source=WordsSource()).name
     (folder / "trainer").mkdir(parents=True)
     (folder / "trainer" / "train.py").write_text(QUICK_TRAIN_PY)
-    config = f'[budget]\nseconds = 5.0\n[corpus]\nname = "{corpus}"\n[stop]\ncrashes_in_a_row = 0\n'
+    config = f'[budget]\nseconds = 5.0\n[gate]\nrule = "any"\n[corpus]\nname = "{corpus}"\n[stop]\ncrashes_in_a_row = 0\n'
     (folder / "autoresearch.toml").write_text(config)
     create_lab(folder)
     with closing(Lab.open(folder)) as lab:

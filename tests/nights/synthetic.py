@@ -7,6 +7,7 @@ session's base commit, so that the branch is where the record says.
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import asdict, dataclass
 
@@ -16,10 +17,41 @@ from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.ledger import result_to_json
 from autoresearch_mcp.lab.policy import Judgement, Measurement, judge
 from autoresearch_mcp.lab.records import Session
-from autoresearch_mcp.lab.states import Outcome
+from autoresearch_mcp.lab.states import Outcome, Purpose
+from autoresearch_mcp.lab.themes import BASELINE, theme_of
 
 _BATCH = 1000  # experiments in a transaction
 _LINES = 40
+_CONSTANTS = (
+    *(
+        "MATRIX_LR",
+        "EMBEDDING_LR",
+        "SCALAR_LR",
+        "WARMUP_FRACTION",
+        "WARMDOWN_FRACTION",
+        "WEIGHT_DECAY",
+        "MOMENTUM",
+        "ADAM_BETA1",
+    ),
+    *(
+        "ADAM_BETA2",
+        "ROPE_BASE",
+        "SOFTCAP",
+        "TOTAL_BATCH_TOKENS",
+        "INIT_STD",
+        "DEPTH",
+        "WIDTH",
+        "HEAD_DIM",
+        "MLP_RATIO",
+        "VOCAB_SIZE",
+    ),
+    *("LOSS_CHUNK_TOKENS", "ORTHOGONAL_STEPS", "VALUE_GATE_CHANNELS", "FINAL_LR_FRACTION", "HEAD_STD", "MUON_BETA2"),
+)
+_SOURCE = (
+    "# quick: {id}\nfrom prepare import evaluate_bpb, make_dataloader\n\n"
+    + "".join(f"{name} = 0.5\n" for name in _CONSTANTS)
+    + "\nmake_dataloader(None, 1, 1, 'train')\nevaluate_bpb(None, None, 1)\n"
+)
 _WORDS = ("wider", "deeper", "shorter", "longer", "warmup", "decay", "rotary", "heads", "norm", "clip", "batch", "bias", "tied")
 _GUARANTEES = {
     "files": "Landlock and mount namespace: nothing but its own folder, torch and the interpreter",
@@ -95,7 +127,8 @@ def _experiment(lab: Lab, tag: str, chance: random.Random, *, number: int, kind:
     champion = lab.champion(session)
     experiment_id = f"e{number:04d}"
     what = " ".join(chance.choices(_WORDS, k=6))
-    source = f"# quick: {experiment_id}\n{'#' * 400}\n".encode() if champion else lab.champion_source(session)
+    source = _SOURCE.format(id=experiment_id).encode() if champion else lab.champion_source(session)
+    changes = _changes(chance) if champion else {}
     lines_delta = chance.randint(-3, 6) if champion else 0
     lab.ledger.append(
         "experiment_recorded",
@@ -116,11 +149,16 @@ def _experiment(lab: Lab, tag: str, chance: random.Random, *, number: int, kind:
             "lines": _LINES + lines_delta,
             "lines_delta": lines_delta,
             "rebase_of": None,
+            "theme": theme_of(changes, what, ()) if champion else BASELINE,
+            "changes": json.dumps(changes, sort_keys=True),
+            "added": max(1, lines_delta) if champion else 0,
+            "removed": max(1, -lines_delta) if champion else 0,
         },
         blobs=(source,),
     )
     run_id = f"{experiment_id}.1"
-    queued = {"id": run_id, "experiment": experiment_id, "seed": chance.randrange(2**31), "device": "cpu"}
+    seed = chance.randrange(2**31)
+    queued = {"id": run_id, "experiment": experiment_id, "seed": seed, "device": "cpu", "purpose": Purpose.PROPOSED}
     lab.ledger.append("run_queued", queued)
     lab.ledger.append("run_started", {"id": run_id, "attempt": 1, "device": "cpu"})
     before = 2.2 if champion is None or champion.val_bpb is None else champion.val_bpb
@@ -141,6 +179,12 @@ def _experiment(lab: Lab, tag: str, chance: random.Random, *, number: int, kind:
         lab.ledger.append("experiment_reverted", lesson)
         restored = {"session": tag, "researcher": session.researcher, "sha256": session.base_sha256, "backup": None}
         lab.ledger.append("train_file_restored", restored)
+
+
+def _changes(chance: random.Random) -> dict[str, list[str]]:
+    """Most ideas change one constant, some two, a fifth none; a quarter of the constants is never changed."""
+    names = chance.sample(_CONSTANTS[: len(_CONSTANTS) * 3 // 4], k=chance.choices((0, 1, 2), weights=(2, 7, 1))[0])
+    return {name: ["0.5", f"{0.5 * chance.choice((0.5, 0.8, 1.25, 2.0)):g}"] for name in names}
 
 
 def _result(chance: random.Random, before: float, *, is_baseline: bool, windows: int) -> RunResult:
@@ -187,7 +231,7 @@ def _judged(lab: Lab, experiment_id: str, result: RunResult, parent: Measurement
     number = None
     if result.val_bpb is not None:
         number = Measurement(val_bpb=result.val_bpb, standard_error=result.standard_error or 0.0)
-    judgement = judge(result.outcome, number, parent, sigma=0.02, sigma_is_prior=True, lines_delta=lines_delta)
+    judgement = judge(result.outcome, number, parent, sigma=0.02, lines_delta=lines_delta)
     measured = asdict(judgement)
     event = {name: measured[name] for name in ("verdict", "reason", "delta", "z", "confidence", "keepable")}
     event |= {"id": experiment_id, "val_bpb": result.val_bpb, "standard_error": result.standard_error}

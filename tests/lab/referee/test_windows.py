@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from autoresearch_mcp.lab.devices import FakeGpuDriver, Gpu
 from autoresearch_mcp.lab.errors import NotReadyError
 from autoresearch_mcp.lab.executor import RunSpec
 from autoresearch_mcp.lab.lab import Lab
-from autoresearch_mcp.lab.referee.validation_rows import ValidationRows
+from autoresearch_mcp.lab.referee.scored_rows import ScoredRows
 from autoresearch_mcp.lab.referee.windows import NoWindowsError, require_windows
 from autoresearch_mcp.prepare.building import prepare_corpus
 from autoresearch_mcp.prepare.corpus import open_corpus
@@ -54,21 +54,35 @@ def test_a_little_text_is_scored_although_less_is_asked_for_than_a_window() -> N
     assert len(windows) == 1
 
 
-@pytest.mark.parametrize("vocab_size", [257, 2048])
-def test_rows_made_bit_by_bit_are_those_made_at_once(tiny_corpus: str, tmp_path: Path, vocab_size: int) -> None:
+def test_each_split_has_windows_of_its_own_although_the_secret_is_one() -> None:
+    text = np.frombuffer(b"A short line.\n" * 20_000, dtype=np.uint8)
+    sizes = {"secret": b"secret", "total_bytes": 20_000, "window_bytes": WINDOW_BYTES}
+    val, test = (draw_windows(text, np.array([0, len(text)]), **sizes, split=split) for split in ("val", "test"))
+    assert val == draw_windows(text, np.array([0, len(text)]), **sizes)
+    assert len(val) == len(test)
+    assert val != test
+    with pytest.raises(NoWindowsError, match="no document of the test split"):
+        draw_windows(text[:100], np.array([0, 100]), **sizes, split="test")
+
+
+@pytest.mark.parametrize(("vocab_size", "split"), [(257, "val"), (2048, "val"), (257, "test")])
+def test_rows_made_bit_by_bit_are_those_made_at_once(
+    tiny_corpus: str, tmp_path: Path, vocab_size: int, split: Literal["val", "test"]
+) -> None:
     corpus = open_corpus(tiny_corpus)
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     sizes = {"context_length": 64, "validation_bytes": 20_000, "window_bytes": 512}
-    made = ValidationRows(spec_of(validation_secret=str(secret), **sizes), corpus, vocab_size)
+    made = ScoredRows(spec_of(validation_secret=str(secret), split=split, **sizes), corpus, vocab_size)
     looks = 1
     while not made.advance(0.0 if looks == 1 else 1e-6):
         looks += 1
     rows = made.finish()
     assert looks > 2
-    windows = draw_windows(corpus.text("val"), corpus.offsets("val"), secret=b"secret", total_bytes=20_000, window_bytes=512)
+    text, offsets = corpus.text(split), corpus.offsets(split)
+    windows = draw_windows(text, offsets, secret=b"secret", total_bytes=20_000, window_bytes=512, split=split)
     at_once = encode_rows(
-        corpus.text("val"),
+        text,
         windows,
         corpus.tokenizer(vocab_size),
         context_length=64,

@@ -1,8 +1,8 @@
 """The rows that a run is scored on, made ready while nobody waits for them.
 
-They depend on the lab's secret, the corpus and the vocabulary, and on nothing of the model, so they can be made before the
-training has ended: on the GPU profile it takes seconds. Guarantees: made in steps, in the runner's one thread; nothing of them
-leaves this process here. Does not: bound a single step by more than its size, some tens of milliseconds.
+They depend on the lab's secret, the split, the corpus and the vocabulary, and on nothing of the model, so they can be made
+before the training has ended: on the GPU profile it takes seconds. Guarantees: made in steps, in the runner's one thread;
+nothing of them leaves this process here. Does not: bound a single step by more than its size, some tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..executor import RunSpec
 from .windows import Rows, Steps, draw_windows, encode_rows
 
 
-class ValidationRows:
+class ScoredRows:
     """The rows of one vocabulary, once `finish` has returned them.
 
     Attributes:
@@ -60,13 +60,14 @@ class ValidationRows:
         return self._rows
 
     def _make(self) -> Steps[Rows]:
-        spec, text = self._spec, self._corpus.text("val")
+        spec, text = self._spec, self._corpus.text(self._spec.split)
         windows = yield from draw_windows(
             text,
-            self._corpus.offsets("val"),
+            self._corpus.offsets(spec.split),
             secret=Path(spec.validation_secret).read_bytes(),
             total_bytes=spec.validation_bytes,
             window_bytes=spec.window_bytes,
+            split=spec.split,
         )
         rows = yield from encode_rows(
             text, windows, self.tokenizer, context_length=spec.context_length, padding=self.decoys, rng=self.rng
