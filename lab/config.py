@@ -30,7 +30,7 @@ _MEMORY_SHARE = 0.6
 
 ProfileName = Literal["cpu", "gpu"]
 ClockKind = Literal["wall", "core_seconds"]
-GateRule = Literal["any"]
+GateRule = Literal["confirmed", "any"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,14 +153,43 @@ class GateConfig(_Table):
     """What may be kept."""
 
     rule: GateRule = Field(
-        default="any",
-        description='which results may be kept: "any" (better than the parent, and not worse beyond noise)',
+        default="confirmed",
+        description='which results may be kept: "confirmed" (two runs with fresh seeds are better than the parent by a sigma) '
+        'or "any" (better than the parent); with either what has fewer lines and is worse by half a sigma at most',
     )
     sigma: float | None = Field(
         default=None,
         gt=0,
         examples=[0.02],
-        description="standard deviation of val_bpb between seeds, above 0; left out: the prior of the profile",
+        description="standard deviation of val_bpb between seeds, above 0; left out: what the lab measures, until then a prior",
+    )
+    measure_when_idle: bool = Field(
+        default=True,
+        description="true or false: run the baseline and the champion with further seeds while no experiment waits, to measure "
+        "the noise",
+    )
+
+
+class EarlyStopConfig(_Table):
+    """Which runs of a new idea are ended before their budget is used, by the loss that train.py reports."""
+
+    diverged: bool = Field(
+        default=True,
+        description="true or false: end a run whose loss is not finite, or far above where it began or where its parent was",
+    )
+    futility: bool = Field(
+        default=True,
+        description="true or false: end a run whose smoothed loss is above its parent's at the same second by more than margin",
+    )
+    margin: float | None = Field(
+        default=None,
+        gt=0,
+        examples=[0.5],
+        description="nats per token, above 0; left out: twice what recorded runs that ended no worse were above their parents "
+        "at most, once there are 8 of them",
+    )
+    after_share: float = Field(
+        default=0.3, ge=0.1, le=0.8, description="share of the budget before which futility is not judged, from 0.1 to 0.8"
     )
 
 
@@ -181,6 +210,12 @@ class StopConfig(_Table):
         ge=0,
         le=1_000_000,
         description="experiments in a row that end without a number, from 0 to 1000000; 0 is without end",
+    )
+    plateau_notice: int = Field(
+        default=20,
+        ge=0,
+        le=1_000_000,
+        description="finished experiments without a kept gain after which read_program says so, from 0 to 1000000; 0 is never",
     )
 
 
@@ -205,6 +240,7 @@ class LabConfig(_Table):
     limits: LimitsConfig = Field(default=LimitsConfig(), description="a table")
     sandbox: SandboxConfig = Field(default=SandboxConfig(), description="a table")
     gate: GateConfig = Field(default=GateConfig(), description="a table")
+    early_stop: EarlyStopConfig = Field(default=EarlyStopConfig(), description="a table")
     stop: StopConfig = Field(default=StopConfig(), description="a table")
     wait: WaitConfig = Field(default=WaitConfig(), description="a table")
 
@@ -224,16 +260,6 @@ class LabConfig(_Table):
         if self.budget.clock != "auto":
             return self.budget.clock
         return "core_seconds" if self.profile == "cpu" else "wall"
-
-    @property
-    def sigma(self) -> float:
-        """The noise between seeds to judge with, in bits per byte, until the lab has measured its own."""
-        return self.profile_facts.prior_sigma if self.gate.sigma is None else self.gate.sigma
-
-    @property
-    def sigma_is_prior(self) -> bool:
-        """True where ``sigma`` is the profile's guess and not the human's number."""
-        return self.gate.sigma is None
 
     def resolved_memory_mb(self, total_mb: int) -> int:
         """Return the memory limit in megabytes on a machine that has ``total_mb``."""

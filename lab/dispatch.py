@@ -6,7 +6,6 @@ Every step can be repeated: a process that dies in the middle leaves nothing tha
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,12 +13,22 @@ from dataclasses import replace
 
 from .calibration import calibration
 from .config import LabConfig
-from .confirmation import confirmation_note, measurement_of, needs_another_run, weigh
-from .devices import device_kind, kind_of
+from .confirmation import (
+    confirmation_note,
+    further_runs,
+    is_confirmed,
+    measurement_of,
+    run_that_counts,
+    unconfirmed_remark,
+    weigh,
+)
+from .devices import kind_of
 from .disk import disk_errors_told, disk_warning
+from .early_stop import early_stop_of
 from .environment import trainer_path
 from .errors import DecisionError, DiskError, GitError, NotReadyError
 from .executor import Progress, RunLostError, RunResult, RunSpec
+from .idle import idle_experiment
 from .isolation import acceptance
 from .lab import Lab
 from .ledger import result_to_json
@@ -29,11 +38,12 @@ from .locks import locked_if_free, stopped_holder
 from .pins import pins_of
 from .policy import Judgement, Measurement, judge, keepable_below
 from .queueing import Waiting, in_turn
+from .recording import queue_run
 from .records import Experiment, Run
 from .referee.clock import BudgetClock, startup_allowance
 from .referee.harness import pinned_package
 from .run_specs import spec_of
-from .states import Outcome, RunState
+from .states import AWAITED, Outcome, Purpose, RunState
 
 MAX_ATTEMPTS = 2
 _POLL_SECONDS = 0.2
@@ -89,18 +99,25 @@ def wait(lab: Lab, experiment_id: str, seconds: float, on_progress: Callable[[Pr
         dispatch(lab)
         experiment = lab.ledger.experiment(experiment_id)
         left = deadline - time.monotonic()
-        if experiment.verdict is not None or left <= 0:
+        if is_finished(lab, experiment) or left <= 0:
             return experiment
         if on_progress is not None:
             on_progress(current_progress(lab, experiment_id))
         time.sleep(min(_POLL_SECONDS, left))
 
 
+def is_finished(lab: Lab, experiment: Experiment) -> bool:
+    """True once an experiment has its verdict, and no run is open that somebody asked for; idle ones nobody waits for."""
+    if experiment.verdict is None:
+        return False
+    return not any(run.result is None and run.purpose in AWAITED for run in lab.ledger.runs(experiment.id))
+
+
 def current_progress(lab: Lab, experiment_id: str) -> Progress:
     """Return where an unfinished experiment stands."""
     runs = lab.ledger.runs(experiment_id)
     age_seconds = age_of(lab.ledger.experiment(experiment_id))
-    note = disk_warning(lab.state.root) or confirmation_note([run.result for run in runs if run.result is not None])
+    note = disk_warning(lab.state.root) or confirmation_note(runs)
     for run in runs:
         if run.state is RunState.RUNNING and (progress := lab.executor.progress(run.attempt_id)) is not None:
             return replace(progress, note=note, age_seconds=age_seconds)
@@ -112,20 +129,27 @@ def age_of(experiment: Experiment) -> float:
     return max(0.0, round(time.time() - experiment.created_at, 2))
 
 
-def results_of(lab: Lab, experiment_id: str) -> list[RunResult]:
-    """Return the results of an experiment's runs that have ended, the oldest first."""
-    return [run.result for run in lab.ledger.runs(experiment_id) if run.result is not None]
+def finished_runs(lab: Lab, experiment_id: str) -> list[Run]:
+    """Return an experiment's runs that have ended, the oldest first."""
+    return [run for run in lab.ledger.runs(experiment_id) if run.result is not None]
 
 
-def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> None:
-    """Record what follows from ``result``, of a run that just ended: the verdict, or one more run that confirms it.
+def judge_experiment(lab: Lab, experiment: Experiment) -> None:
+    """Record what follows from the runs of an experiment, one of which just ended: the verdict, or the runs that it takes.
 
-    Keeps a baseline. Call it inside the transaction that ends the run.
+    Keeps a baseline. An experiment that has its verdict gets a better number from further runs, and no other verdict.
+    Call it inside the transaction that ends the run.
     """
+    runs = lab.ledger.runs(experiment.id)
+    if any(run.result is None for run in runs):
+        return  # the last of them judges
+    if experiment.verdict is not None:
+        _measure_again(lab, experiment, runs)
+        return
     session = lab.ledger.session_now(experiment.session)
     config = lab.session_config(session)
-    results = results_of(lab, experiment.id) or [result]
-    evidence = weigh(results)
+    noise = lab.noise(session)
+    evidence = weigh(runs)
     is_baseline = experiment.is_baseline and session.champion is None
 
     def judged(obstacle: str | None) -> Judgement:
@@ -133,16 +157,19 @@ def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> Non
             evidence.outcome,
             evidence.measurement,
             _parent_measurement(lab, experiment),
-            sigma=config.sigma,
-            sigma_is_prior=config.sigma_is_prior,
+            sigma=noise.sigma,
+            sigma_source=noise.words,
             gate=config.gate.rule,
+            confirmed=is_confirmed(runs),
             lines_delta=experiment.lines_delta,
             obstacle=obstacle,
         )
 
     judgement = judged(None)
-    if needs_another_run(results, judgement):
-        queue_run(lab, experiment.id, config)
+    if (further := further_runs(runs, judgement)) is not None:
+        purpose, count = further
+        for _ in range(count):
+            queue_run(lab, experiment.id, config, purpose)
         return
     # A session cannot do without a baseline: one that never had its device to itself is kept, with a warning.
     if judgement.keepable and (evidence.tainted or not is_baseline):
@@ -151,7 +178,7 @@ def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> Non
     if evidence.outcome is Outcome.SCORED and (note := evidence.reason.partition("; ")[2]):
         reason = f"{reason}. Note: {note}"
     becomes_champion = is_baseline and judgement.keepable
-    if remark := evidence.remark(becomes_champion=becomes_champion):
+    if remark := evidence.remark(becomes_champion=becomes_champion) or unconfirmed_remark(experiment.id, runs, judgement):
         reason = f"{reason.rstrip('.')}. {remark}"
     number = evidence.measurement
     lab.ledger.append(
@@ -173,18 +200,12 @@ def judge_experiment(lab: Lab, experiment: Experiment, result: RunResult) -> Non
         lab.ledger.append("experiment_kept", kept)
 
 
-def queue_run(lab: Lab, experiment_id: str, config: LabConfig) -> None:
-    """Record that an experiment is to be run, or run once more: with a seed of its own, when its kind of device is free."""
-    number = len(lab.ledger.runs(experiment_id)) + 1
-    lab.ledger.append(
-        "run_queued",
-        {
-            "id": f"{experiment_id}.{number}",
-            "experiment": experiment_id,
-            "seed": secrets.randbelow(2**31),
-            "device": device_kind(config),
-        },
-    )
+def _measure_again(lab: Lab, experiment: Experiment, runs: Sequence[Run]) -> None:
+    """Record what further runs say of a number that stands; children proposed from now on are compared with that."""
+    number = weigh(runs).measurement
+    if number is not None and experiment.val_bpb not in (None, number.val_bpb):
+        event = {"id": experiment.id, "val_bpb": number.val_bpb, "standard_error": number.standard_error}
+        lab.ledger.append("experiment_measured_again", event)
 
 
 def _dispatch_locked(lab: Lab) -> None:
@@ -192,6 +213,9 @@ def _dispatch_locked(lab: Lab) -> None:
         _ingest(lab, run)
     if not lab.may_run() or disk_warning(lab.state.root) is not None:
         return
+    if (idle := idle_experiment(lab)) is not None:
+        queue_run(lab, idle.id, lab.session_config(lab.ledger.session_now(idle.session)), Purpose.NOISE)
+    _make_way(lab)
     busy = {run.device for run in lab.ledger.runs_in_state(RunState.RUNNING)}
     for run in _in_turn(lab, _startable(lab, busy)):
         device = _device_for(lab, run, busy)
@@ -205,6 +229,18 @@ def _dispatch_locked(lab: Lab) -> None:
             device = lab.executor.submit(spec)
             busy.add(device)
             lab.ledger.append("run_started", {"id": run.id, "attempt": run.attempt, "device": device})
+
+
+def _make_way(lab: Lab) -> None:
+    """End a run that only measures noise where a researcher's run waits for a device of its kind, and none is free."""
+    waiting = {kind_of(run.device) for run in lab.ledger.runs_in_state(RunState.QUEUED) if run.purpose in AWAITED}
+    running = lab.ledger.runs_in_state(RunState.RUNNING)
+    busy = {run.device for run in running}
+    waiting -= {kind_of(device) for device in lab.devices.all() if device not in busy}
+    for run in running:
+        if run.purpose is Purpose.NOISE and kind_of(run.device) in waiting:
+            with suppress(KeyError):  # its folder is gone: it ends by itself
+                lab.executor.cancel(run.attempt_id)
 
 
 def _startable(lab: Lab, busy: set[str]) -> list[Run]:
@@ -223,7 +259,8 @@ def _in_turn(lab: Lab, queued: Sequence[Run]) -> list[Run]:
             run_id=run.id,
             researcher=experiments[run.id].researcher,
             position=position,
-            goes_on=experiments[run.id].rebase_of is not None or bool(results_of(lab, run.experiment)),
+            goes_on=experiments[run.id].rebase_of is not None or bool(finished_runs(lab, run.experiment)),
+            awaited=run.purpose in AWAITED,
         )
         for position, run in enumerate(queued)
     ]
@@ -261,7 +298,8 @@ def finish(lab: Lab, run: Run, result: RunResult) -> None:
     with lab.ledger.transaction():
         if lab.ledger.run(run.id).state is not RunState.FINISHED:
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-            judge_experiment(lab, lab.ledger.experiment(run.experiment), result)
+            if run.purpose is not Purpose.TEST:
+                judge_experiment(lab, lab.ledger.experiment(run.experiment))
     experiment = lab.ledger.experiment(run.experiment)
     drop_claims(lab, experiment)
     with suppress(GitError):  # what keeps a baseline's branch from moving stops `keep`, and is told by `status`, not here
@@ -275,14 +313,7 @@ def _parent_measurement(lab: Lab, experiment: Experiment) -> Measurement | None:
     parent = lab.ledger.experiment(experiment.parent)
     if parent.val_bpb is None:
         return None
-    return measurement_of(parent.val_bpb, parent.standard_error, results_of(lab, parent.id))
-
-
-def _run_that_counts(lab: Lab, experiment_id: str) -> tuple[Run, RunResult] | None:
-    """Return the newest run that an experiment's number rests on, with its result; None: it has no number."""
-    runs = [(run, run.result) for run in lab.ledger.runs(experiment_id) if run.result is not None]
-    rests_on = weigh([result for _, result in runs]).rests_on if runs else ()
-    return next((pair for pair in reversed(runs) if any(pair[1] is result for result in rests_on)), None)
+    return measurement_of(parent.val_bpb, parent.standard_error, finished_runs(lab, parent.id))
 
 
 def _keepable_below(lab: Lab, experiment: Experiment, config: LabConfig) -> float | None:
@@ -291,9 +322,11 @@ def _keepable_below(lab: Lab, experiment: Experiment, config: LabConfig) -> floa
     The verdict on a repeated run rests on several numbers, of which one may be high.
     """
     parent = _parent_measurement(lab, experiment)
-    if parent is None or results_of(lab, experiment.id):
+    if parent is None or finished_runs(lab, experiment.id):
         return None
-    return keepable_below(parent, sigma=config.sigma, lines_delta=experiment.lines_delta)
+    return keepable_below(
+        parent, sigma=lab.noise(lab.ledger.session_now(experiment.session)).sigma, lines_delta=experiment.lines_delta
+    )
 
 
 def _startup_allowance(lab: Lab, experiment: Experiment, config: LabConfig, *, cores: int) -> float | None:
@@ -302,7 +335,7 @@ def _startup_allowance(lab: Lab, experiment: Experiment, config: LabConfig, *, c
         return None
     where = "session = ? AND parent IS NULL AND val_bpb IS NOT NULL"
     baselines = lab.ledger.experiments(where, experiment.session, order="rowid DESC", limit=1)
-    found = _run_that_counts(lab, baselines[0].id) if baselines else None
+    found = run_that_counts(lab.ledger.runs(baselines[0].id)) if baselines else None
     if found is None or found[1].startup_seconds is None or found[1].startup_cpu_seconds is None:
         return None
     clock = BudgetClock(kind=config.clock_kind, budget_seconds=config.budget.seconds, cores=cores)
@@ -321,7 +354,8 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
     config = lab.session_config(session)
     accepted = acceptance(lab.ledger, lab.isolation)
     slots = len(lab.devices.usable(config))  # that many runs share this machine
-    champion = None if experiment.parent is None else _run_that_counts(lab, experiment.parent)
+    champion = None if experiment.parent is None else run_that_counts(lab.ledger.runs(experiment.parent))
+    reference = None if run.purpose is Purpose.TEST else champion  # whose claims are about another text
     calibrated = calibration(lab.ledger)
     spec = spec_of(
         config,
@@ -337,11 +371,13 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
     return replace(
         spec,
         keepable_below_bpb=_keepable_below(lab, experiment, config),
-        reference_window_nats=() if champion is None else lab.ledger.window_nats(champion[0].id),
-        reference_claims=None if champion is None else str(lab.state.run(champion[0].attempt_id).claims),
+        split="test" if run.purpose is Purpose.TEST else "val",
+        reference_window_nats=() if reference is None else lab.ledger.window_nats(reference[0].id),
+        reference_claims=None if reference is None else str(lab.state.run(reference[0].attempt_id).claims),
         python=None if config.trainer.python is None else trainer_path(config.trainer.python),
         isolation_accepted_on=accepted.date if accepted else None,
         startup_allowance_seconds=_startup_allowance(lab, experiment, config, cores=spec.cores),
         contention_threshold=None if calibrated is None else calibrated.threshold,
         pins=pins_of(lab, session, config) if lab.pinned else None,
+        early_stop=early_stop_of(lab, experiment, run, config, champion),
     )

@@ -9,16 +9,17 @@ from . import researchers
 from .calibration import calibrate_once
 from .caller import caller
 from .confirmation import may_be_repeated, weigh
-from .dispatch import dispatch, finish, results_of, wait_for_dispatch_lock
+from .dispatch import dispatch, finish, finished_runs, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
 from .executor import RunLostError, RunResult
 from .files import sha256_hex
 from .lab import Lab
 from .leftovers import drop_claims
-from .recording import ensure_ref, record_experiment
+from .recording import ensure_ref, queue_run, record_experiment
 from .records import Experiment, Researcher, Run, Session
+from .similar import require_new
 from .stale_wins import StaleConflict, may_run_again, merge_stale_win, merged_experiment, origins
-from .states import NO_ANSWER, Decision, Outcome, RunState
+from .states import NO_ANSWER, Decision, Outcome, Purpose, RunState
 
 WORKSPACE = "workspace"  # what `revert` takes instead of an id to discard edits that were never run
 MAX_DESCRIPTION = 500
@@ -40,11 +41,14 @@ class Kept:
     conflict: StaleConflict | None = None
 
 
-def propose(lab: Lab, *, description: str, hypothesis: str, researcher: str = "") -> tuple[Experiment, bool]:
+def propose(
+    lab: Lab, *, description: str, hypothesis: str, researcher: str = "", again: bool = False
+) -> tuple[Experiment, bool]:
     """Record a researcher's train.py as an experiment and queue its run; returns it and whether it is new.
 
     It is judged against the champion that the file builds on. Calling again with the same bytes while it is undecided returns
-    the same experiment. Without a name: the researcher that this process works for.
+    the same experiment. Without a name: the researcher that this process works for. ``again``: also where the session has
+    tried the same idea.
     Raises `CandidateError` for what cannot be a fair experiment; no device time is used then.
     """
     lab.require_isolation()
@@ -77,12 +81,15 @@ def propose(lab: Lab, *, description: str, hypothesis: str, researcher: str = ""
                 "trainer/train.py builds on the file that the session started with, which has no number; the champion is "
                 f'{session.champion}. Call revert("{WORKSPACE}") (your edit is saved first) to start from the champion.'
             )
+        parent = None if who.base is None else lab.ledger.experiment(who.base)
+        if parent is not None and not again:
+            require_new(lab, session, who, parent, source)
         experiment_id = record_experiment(
             lab,
             session,
             source,
             researcher=who.name,
-            parent=None if who.base is None else lab.ledger.experiment(who.base),
+            parent=parent,
             parent_version=who.base_version,
             description=description,
             hypothesis=hypothesis,
@@ -124,6 +131,33 @@ def _ended(lab: Lab, run: Run) -> RunResult | None:
         return lab.executor.result(run.attempt_id)
     except RunLostError:
         return None
+
+
+def confirm(lab: Lab, experiment_id: str, seeds: int) -> Experiment:
+    """Have an experiment measured with so many fresh seeds, those that it has included; returns it as it is then.
+
+    Its number rests on those alone from then on: undecided, it is judged anew; decided, that stands. Raises `DecisionError`
+    where there is nothing to confirm.
+    """
+    _require_own(lab.ledger.experiment(experiment_id))
+    with lab.ledger.transaction():
+        experiment = lab.ledger.experiment(experiment_id)
+        if experiment.verdict is None:
+            return experiment
+        if experiment.val_bpb is None:
+            raise DecisionError(
+                f"{experiment_id} is {experiment.verdict} and has no number to confirm. "
+                f"show_experiment('{experiment_id}', part='log') says why."
+            )
+        same = [run for run in lab.ledger.runs(experiment_id) if run.purpose is Purpose.CONFIRM]
+        there = sum(run.result is None or (run.result.val_bpb is not None and not run.result.contended) for run in same)
+        session = lab.ledger.session_now(experiment.session)
+        if seeds > there and experiment.decision is Decision.PENDING:
+            lab.ledger.append("experiment_reopened", {"id": experiment_id})
+        for _ in range(seeds - there):
+            queue_run(lab, experiment_id, lab.session_config(session), Purpose.CONFIRM)
+    dispatch(lab)
+    return lab.ledger.experiment(experiment_id)
 
 
 def keep(lab: Lab, experiment_id: str, reason: str) -> Kept:
@@ -278,7 +312,7 @@ def _already_tried(lab: Lab, session: Session, who: Researcher, sha256: str) -> 
 
 def _is_doubtful(lab: Lab, experiment: Experiment) -> bool:
     """True for a judged experiment whose runs never had the device to themselves, or are tainted."""
-    return experiment.verdict is not None and may_be_repeated(results_of(lab, experiment.id))
+    return experiment.verdict is not None and may_be_repeated(finished_runs(lab, experiment.id))
 
 
 def _replace_doubtful(lab: Lab, session: Session, sha256: str, *, by: str) -> list[Experiment]:
@@ -316,7 +350,7 @@ def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
         return
     tried = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, session.base_sha256)
     baselines = [experiment for experiment in tried if experiment.verdict not in NO_ANSWER]
-    if baselines and (results := results_of(lab, baselines[-1].id)) and (tainted := weigh(results).tainted):
+    if baselines and (results := finished_runs(lab, baselines[-1].id)) and (tainted := weigh(results).tainted):
         raise CandidateError(
             f"The baseline {baselines[-1].id} is tainted ({tainted}), so the session has no number yet. The human mends that "
             f'(`autoresearch doctor`, `autoresearch init`); then call revert("{WORKSPACE}") (your edit is saved first) and '

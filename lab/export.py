@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from .records import Experiment, Run
-from .states import NO_ANSWER, Decision
+from .states import NO_EVIDENCE, Decision
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 COMMIT_DIGITS = 7
@@ -64,7 +64,7 @@ def export_results(experiments: Sequence[Experiment], runs: Mapping[str, Sequenc
     for experiment in experiments:
         status = _status(experiment)
         if status is None:
-            reason = "undecided" if experiment.verdict not in NO_ANSWER else str(experiment.verdict)
+            reason = "undecided" if experiment.verdict not in NO_EVIDENCE else str(experiment.verdict)
             left_out[reason] = left_out.get(reason, 0) + 1
             continue
         crashed = status == "crash"
@@ -149,7 +149,7 @@ def _cell(value: object) -> object:
 
 
 def _status(experiment: Experiment) -> Status | None:
-    if experiment.verdict is None or experiment.verdict in NO_ANSWER:
+    if experiment.verdict is None or experiment.verdict in NO_EVIDENCE:
         return None
     if not experiment.verdict.has_number():
         return "crash"

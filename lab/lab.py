@@ -20,7 +20,7 @@ from . import machine, researchers
 from .candidate import MAX_SOURCE_BYTES
 from .catching_up import catch_up
 from .config import CONFIG_NAME, LabConfig, load_config
-from .devices import CUDA, Devices, GpuDriver, device_kind
+from .devices import CUDA, Devices, GpuDriver, device_kind, kind_of
 from .environment import TrainerPython, require_cuda, trainer_python
 from .errors import CandidateError, GitError, NotReadyError, UnknownNameError
 from .executor import Executor
@@ -32,6 +32,7 @@ from .isolation import Isolation, is_allowed, require_allowed
 from .isolation import probe as probe_isolation
 from .ledger import Ledger
 from .local_executor import LocalExecutor
+from .noise import Noise, measured_noise, unselected
 from .paths import PROGRAM_FILE, TRAIN_FILE, StatePaths, WorkspacePaths
 from .pins import adopted_environment, open_prepared_corpus
 from .records import AcceptedRules, Experiment, Researcher, Session
@@ -41,6 +42,10 @@ from .stopping import SessionFacts, crashes_in_a_row, stop_reason
 NEW_SESSION = "new"  # the tag that asks for a new session under a free name
 _PROGRAM_BYTES = 262_144
 _MOST_NAMED = 20  # sessions, in an error
+_REPEATED = (  # SQL: experiments of a comparability group that were run more than once
+    'session IN (SELECT tag FROM sessions WHERE "group" = ?) '
+    "AND id IN (SELECT experiment FROM runs GROUP BY experiment HAVING COUNT(*) > 1)"
+)
 _COUNTED = "session = ? AND verdict IS NOT 'cancelled' AND verdict IS NOT 'lost'"  # what a stop rule counts
 
 
@@ -176,6 +181,22 @@ class Lab:
 
     def session_config(self, session: Session) -> LabConfig:
         return LabConfig.model_validate_json(session.config)
+
+    def noise(self, session: Session) -> Noise:
+        """Return the noise between seeds that a session is judged with: the human's, else what this lab measured, else a prior.
+
+        It is measured in the session's comparability group, on devices of its kind.
+        """
+        config = self.session_config(session)
+        if config.gate.sigma is not None:
+            return Noise(sigma=config.gate.sigma, source="set")
+        kind = device_kind(config)
+        runs = self.ledger.runs_by_experiment(_REPEATED, session.group)
+        groups = [
+            unselected((run for run in runs[each.id] if kind_of(run.device) == kind), is_baseline=each.is_baseline)
+            for each in self.ledger.experiments(_REPEATED, session.group)
+        ]
+        return measured_noise(groups, prior=config.profile_facts.prior_sigma)
 
     def program(self, session: Session | None = None) -> str:
         """Return the program.md that a session works under; without one, the accepted text, before the first the file."""

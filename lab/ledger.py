@@ -23,12 +23,13 @@ from typing import Any
 from .disk import record_errors_told
 from .errors import DiskError, LedgerError, UnknownExperimentError
 from .executor import RunResult
+from .known import Changes, Record, Trial, Tried
 from .ledger_schema import APPLY, MIGRATIONS, REBUILD, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
 from .ledger_verification import GENESIS, REPLAY_ERRORS, chain_sha256, problems_of
 from .programs import ProgramShare
 from .records import Experiment, Researcher, Run, Session
 from .referee.specfile import result_from_json
-from .states import Decision, RunState, Verdict
+from .states import Decision, Purpose, RunState, Verdict
 
 _BUSY_SECONDS = 30.0
 _TURN_SECONDS = 1.0  # for another process's write to end, where nobody needs ours now
@@ -43,6 +44,10 @@ _EXPERIMENT, _PROGRAM_SHARE, _RESULT, _RUN = (
 __all__ = ["GENESIS", "Ledger", "StaleChampionError"]
 
 _NAMED_CHARACTERS = 80  # of an id that is none, in an error
+_ANSWERED = (
+    f"(COALESCE(verdict, '{Verdict.LOST}') NOT IN ('{Verdict.CANCELLED}', '{Verdict.LOST}'))"  # SQL: it taught something
+)
+_ON_VALIDATION = f"purpose != '{Purpose.TEST}'"  # SQL: the runs that anybody may know of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +142,11 @@ class Ledger:
         """Return the SHA-256 of the last event; it is echoed in every answer, so a rewritten record shows."""
         row = self._one("SELECT sha256 FROM events ORDER BY number DESC LIMIT 1")
         return GENESIS if row is None else row["sha256"]
+
+    def last_event_at(self) -> float:
+        """Return when the last event was recorded, in seconds since the epoch; 0.0 in an empty record."""
+        row = self._one("SELECT at FROM events ORDER BY number DESC LIMIT 1")
+        return 0.0 if row is None else row["at"]
 
     def events_after(self, number: int, limit: int = 1000) -> list[sqlite3.Row]:
         return self._all("SELECT * FROM events WHERE number > ? ORDER BY number LIMIT ?", number, limit)
@@ -241,6 +251,37 @@ class Ledger:
         )
         return [_program_share(row) for row in rows]
 
+    def tried(self, session: str) -> Record:
+        """Return what a session's experiments came to, those summed up that change the same constants the same way."""
+        ideas = "FROM experiments WHERE session = ? AND parent IS NOT NULL"
+        is_gain = "(decision = 'kept' AND delta < 0)"
+        rows = self._all(  # of each group SQLite returns the id, delta and z that its minimum belongs to
+            f"""SELECT theme, changes, COUNT(*) AS experiments, SUM({_ANSWERED}) AS finished, SUM(decision = 'kept') AS kept,
+                    SUM({_ANSWERED} AND delta IS NULL) AS without_number, -TOTAL(delta) FILTER (WHERE {is_gain}) AS gain,
+                    MIN(delta - 1e6 * {is_gain}) AS lowest, id, delta, z, {is_gain} AS is_gain
+                {ideas} GROUP BY theme, changes""",
+            session,
+        )
+        almost = self._all(
+            f"""SELECT id, changes, delta, z, 0 AS is_gain {ideas} AND decision = 'reverted' AND delta < 0
+                    AND verdict IN ('within_noise', 'improved')
+                    AND id NOT IN (SELECT rebase_of FROM experiments
+                        WHERE session = ? AND decision = 'kept' AND rebase_of IS NOT NULL)
+                ORDER BY z DESC, rowid""",
+            session,
+            session,
+        )
+        last = self._one(f"SELECT MAX(rowid) AS number, id {ideas} AND {is_gain}", session)
+        assert last is not None, "an aggregate has a row"
+        after = self._one(f"SELECT TOTAL({_ANSWERED}) AS n {ideas} AND rowid > ?", session, last["number"] or 0)
+        assert after is not None, "an aggregate has a row"
+        return Record(
+            tried=tuple(map(_tried, rows)),
+            almost=tuple(map(_trial, almost)),
+            last_gain=last["id"],
+            since_gain=int(after["n"]),
+        )
+
     def count_experiments(self, where: str = "1", *values: Any) -> int:
         row = self._one(f"SELECT COUNT(*) AS n FROM experiments WHERE {where}", *values)
         assert row is not None
@@ -261,18 +302,26 @@ class Ledger:
         return _run(row)
 
     def runs(self, experiment_id: str) -> list[Run]:
-        return [_run(row) for row in self._all("SELECT * FROM runs WHERE experiment = ? ORDER BY rowid", experiment_id)]
+        """Return an experiment's runs, the oldest first, without those on the test split, which are no evidence for anybody."""
+        query = f"SELECT * FROM runs WHERE experiment = ? AND {_ON_VALIDATION} ORDER BY rowid"
+        return [_run(row) for row in self._all(query, experiment_id)]
+
+    def test_runs(self, experiment_id: str) -> list[Run]:
+        """Return an experiment's runs on the test split; what came of them is for no researcher (`test_split`)."""
+        query = "SELECT * FROM runs WHERE experiment = ? AND purpose = ? ORDER BY rowid"
+        return [_run(row) for row in self._all(query, experiment_id, Purpose.TEST)]
 
     def runs_by_experiment(self, where: str, *values: Any) -> dict[str, list[Run]]:
-        """Return the runs of many experiments, by their ids; ``where`` is SQL as in `experiments`."""
+        """Return what `runs` does of many experiments, by their ids; ``where`` is SQL as in `experiments`."""
         runs: dict[str, list[Run]] = {}
-        query = f"SELECT * FROM runs WHERE experiment IN (SELECT id FROM experiments WHERE {where}) ORDER BY rowid"
+        chosen = f"experiment IN (SELECT id FROM experiments WHERE {where})"
+        query = f"SELECT * FROM runs WHERE {chosen} AND {_ON_VALIDATION} ORDER BY rowid"
         for row in self._all(query, *values):
             runs.setdefault(row["experiment"], []).append(_run(row))
         return runs
 
     def runs_in_state(self, state: RunState) -> list[Run]:
-        """Return runs, the oldest first."""
+        """Return runs, on whichever split, the oldest first."""
         return [_run(row) for row in self._all("SELECT * FROM runs WHERE state = ? ORDER BY rowid", state)]
 
     def window_nats(self, run_id: str) -> tuple[float, ...]:
@@ -284,8 +333,9 @@ class Ledger:
         """Return researcher -> its place in the order in which the last ``limit`` runs started; a larger one is later."""
         rows = self._all(
             """SELECT e.researcher AS name FROM
-               (SELECT * FROM runs WHERE started_at IS NOT NULL ORDER BY started_at DESC LIMIT ?) AS r
+               (SELECT * FROM runs WHERE started_at IS NOT NULL AND purpose != ? ORDER BY started_at DESC LIMIT ?) AS r
                JOIN experiments e ON e.id = r.experiment ORDER BY r.started_at""",
+            Purpose.TEST,
             limit,
         )
         return {row["name"]: place for place, row in enumerate(rows)}
@@ -437,8 +487,32 @@ def _experiment(row: sqlite3.Row) -> Experiment:
     values = {name: row[name] for name in _EXPERIMENT}
     values["verdict"] = None if row["verdict"] is None else Verdict(row["verdict"])
     values["decision"] = Decision(row["decision"])
-    values["keepable"] = bool(row["keepable"])
+    values["keepable"], values["after_test"] = bool(row["keepable"]), bool(row["after_test"])
+    values["changes"] = _changes(row["changes"])
     return Experiment(**values)
+
+
+def _tried(row: sqlite3.Row) -> Tried:
+    return Tried(
+        theme=row["theme"],
+        changes=_changes(row["changes"]),
+        experiments=row["experiments"],
+        finished=row["finished"],
+        kept=row["kept"],
+        without_number=row["without_number"],
+        gain=row["gain"] + 0.0,
+        best=None if row["lowest"] is None else _trial(row),
+    )
+
+
+def _trial(row: sqlite3.Row) -> Trial:
+    values = {name: row[name] for name in ("id", "delta", "z")}
+    return Trial(**values, changes=_changes(row["changes"]), is_gain=bool(row["is_gain"]))
+
+
+def _changes(text: str) -> Changes:
+    """Read the changed constants; a session may have thousands of experiments that change none."""
+    return {} if text == "{}" else {name: (old, new) for name, (old, new) in json.loads(text).items()}
 
 
 def _program_share(row: sqlite3.Row) -> ProgramShare:
@@ -450,6 +524,6 @@ def _program_share(row: sqlite3.Row) -> ProgramShare:
 
 def _run(row: sqlite3.Row) -> Run:
     values = {name: row[name] for name in _RUN}
-    values["state"] = RunState(row["state"])
+    values["state"], values["purpose"] = RunState(row["state"]), Purpose(row["purpose"])
     values["result"] = None if row["result"] is None else result_from_json(json.loads(row["result"]))
     return Run(**values)

@@ -13,7 +13,7 @@ from typing import Any
 
 from .states import Decision, RunState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -23,23 +23,26 @@ CREATE TABLE IF NOT EXISTS blobs (sha256 TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS sessions (
     tag TEXT PRIMARY KEY, researcher TEXT NOT NULL, base_commit TEXT NOT NULL, base_sha256 TEXT NOT NULL,
     "group" TEXT NOT NULL, config TEXT NOT NULL, harness TEXT NOT NULL, program_sha256 TEXT NOT NULL,
-    created_at REAL NOT NULL, champion TEXT, version INTEGER NOT NULL DEFAULT 0);
+    created_at REAL NOT NULL, champion TEXT, version INTEGER NOT NULL DEFAULT 0, test_openings INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS experiments (
     id TEXT PRIMARY KEY, session TEXT NOT NULL, researcher TEXT NOT NULL, parent TEXT, parent_version INTEGER NOT NULL,
     description TEXT NOT NULL, hypothesis TEXT NOT NULL, candidate_sha256 TEXT NOT NULL, "commit" TEXT NOT NULL,
     program_sha256 TEXT NOT NULL, lines INTEGER NOT NULL, lines_delta INTEGER NOT NULL, created_at REAL NOT NULL,
     verdict TEXT, reason TEXT NOT NULL DEFAULT '', val_bpb REAL, standard_error REAL, delta REAL, z REAL,
     confidence REAL, keepable INTEGER NOT NULL DEFAULT 0, decision TEXT NOT NULL, note TEXT NOT NULL DEFAULT '',
-    decided_at REAL, rebase_of TEXT);
+    decided_at REAL, rebase_of TEXT, theme TEXT NOT NULL DEFAULT 'other', changes TEXT NOT NULL DEFAULT '{}',
+    added INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0, after_test INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS experiments_by_session ON experiments (session, candidate_sha256);
 CREATE INDEX IF NOT EXISTS experiments_of_session ON experiments (session);
 CREATE INDEX IF NOT EXISTS experiments_by_decision ON experiments (session, decision);
 CREATE INDEX IF NOT EXISTS experiments_summed ON experiments (
     session, program_sha256, decision, verdict, parent, val_bpb, delta);
+CREATE INDEX IF NOT EXISTS experiments_tried ON experiments (
+    session, theme, changes, parent, verdict, decision, delta, z, id);
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, experiment TEXT NOT NULL, attempt INTEGER NOT NULL, seed INTEGER NOT NULL,
     device TEXT NOT NULL, state TEXT NOT NULL, result TEXT, window_nats TEXT, created_at REAL NOT NULL,
-    finished_at REAL, started_at REAL);
+    finished_at REAL, started_at REAL, purpose TEXT NOT NULL DEFAULT 'proposed');
 CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state);
 CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment);
 CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started_at);
@@ -57,6 +60,7 @@ REBUILD = "the tables are made again from the events"
 MIGRATIONS: Mapping[int, str] = {
     1: "CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, number);",
     2: REBUILD,  # several researchers in a session, experiments merged onto a new champion, when a run started
+    3: REBUILD,  # what a run is for, and what an idea changes
 }
 
 
@@ -95,6 +99,11 @@ def _session_rebased(db: sqlite3.Connection, event: dict[str, Any], at: float) -
 def _experiment_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
     fields = {name: value for name, value in event.items() if name != "committed_at"}  # that one is for `repair`
     _insert(db, "experiments", {**fields, "created_at": at, "decision": Decision.PENDING})
+    db.execute(
+        """UPDATE experiments SET after_test = EXISTS (SELECT 1 FROM sessions WHERE tag = session AND test_openings > 0)
+            WHERE id = ?""",
+        (event["id"],),
+    )
     if event.get("rebase_of") is None:  # a merge is in nobody's train.py
         db.execute(
             "UPDATE researchers SET holds = ? WHERE session = ? AND name = ?",
@@ -139,6 +148,15 @@ def _experiment_judged(db: sqlite3.Connection, event: dict[str, Any], at: float)
     db.execute(f"UPDATE experiments SET {assignments} WHERE id = :id", event)
 
 
+def _experiment_reopened(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    """Further runs are to decide about an undecided experiment."""
+    db.execute("UPDATE experiments SET verdict = NULL, reason = '', keepable = 0 WHERE id = ?", (event["id"],))
+
+
+def _experiment_measured_again(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    db.execute("UPDATE experiments SET val_bpb = :val_bpb, standard_error = :standard_error WHERE id = :id", event)
+
+
 def _experiment_kept(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
     _decide(db, event["id"], Decision.KEPT, event["reason"], at)
     moved = db.execute(
@@ -179,6 +197,11 @@ def _train_file_restored(db: sqlite3.Connection, event: dict[str, Any], at: floa
     )
 
 
+def _test_opened(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
+    """A human looked at the test split; what is proposed in the session from now on is marked."""
+    db.execute("UPDATE sessions SET test_openings = test_openings + 1 WHERE tag = ?", (event["session"],))
+
+
 def _only_recorded(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
     """An event that stands for itself and changes no table."""
 
@@ -204,9 +227,13 @@ APPLY: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any], float], None]]
     "run_retried": _run_retried,
     "run_finished": _run_finished,
     "experiment_judged": _experiment_judged,
+    "experiment_reopened": _experiment_reopened,
+    "experiment_measured_again": _experiment_measured_again,
     "experiment_kept": _experiment_kept,
     "experiment_reverted": _experiment_reverted,
     "train_file_restored": _train_file_restored,
+    "test_opened": _test_opened,
+    "test_compared": _only_recorded,
 }
 
 

@@ -77,6 +77,11 @@ class StatePaths:
         return self.root / "ledger.db"
 
     @property
+    def search_index(self) -> Path:
+        """Made from the ledger, and made anew whenever it is missing (`search`)."""
+        return self.root / "search.db"
+
+    @property
     def validation_secret(self) -> Path:
         return self.root / "validation.secret"
 

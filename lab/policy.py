@@ -1,9 +1,10 @@
 """Judgement: what a certified number says about an experiment, and whether it may be kept.
 
-Pure functions over values: no clock, no disk, no randomness. An experiment is compared with its own parent only.
+Pure functions over values: no clock, no disk, no randomness. An experiment is compared with its own parent only. Under the
+gate ``confirmed`` the number that selected an idea is no evidence for it: runs with fresh seeds decide, and they alone.
 
 Does not: decide which parent, comparability group or device class applies (the caller does), and does not correct for
-trying many ideas: over a long session some keeps under the gate ``any`` are luck.
+trying many ideas: over a long session half of the keeps under the gate ``any`` are luck (tests/lab/test_gates.py).
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from .states import Outcome, Verdict
 Z_THRESHOLD = 1.645
 
 # The smallest gain that counts, in units of the noise between seeds. Half a sigma is where a screen starts to pay:
-# smaller gains are not told from luck by the one to three runs that an experiment gets.
+# smaller gains are not told from luck by the one to three runs that an experiment gets. What is simpler may be as much worse:
+# with all that a verdict calls noise, ten simplifications undo a third of a night's gain (docs/GATES.md).
 SMALLEST_GAIN_SIGMAS = 0.5
+
+# What the mean of the fresh runs has to gain under the gate ``confirmed``, in units of the noise: one standard error of the
+# difference between two runs and two.
+CONFIRMED_GAIN_SIGMAS = 1.0
 
 # What the audits may take off or add to a claim without contradicting it, in bits per byte, however sure they are of it.
 CERTIFICATION_TOLERANCE_BPB = 0.001
@@ -26,7 +32,7 @@ CERTIFICATION_TOLERANCE_BPB = 0.001
 # A number certified less sharply than this share of the smallest gain that counts cannot carry a decision to keep.
 LARGEST_ERROR_SHARE = 0.2
 
-GATES = ("any",)
+GATES = ("confirmed", "any")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,7 @@ class Judgement:
     confidence: float | None
     keepable: bool
     reason: str
+    promising: bool = False  # the gate wants runs with fresh seeds, which decide
 
 
 def judge(
@@ -71,8 +78,9 @@ def judge(
     parent: Measurement | None,
     *,
     sigma: float,
-    sigma_is_prior: bool,
+    sigma_source: str = "a prior",
     gate: str = "any",
+    confirmed: bool = False,
     lines_delta: int = 0,
     obstacle: str | None = None,
 ) -> Judgement:
@@ -83,9 +91,11 @@ def judge(
         child: the experiment's measurement; required when scored, ignored otherwise.
         parent: the parent's measurement; None for the first measured result of a session.
         sigma: standard deviation of ``val_bpb`` between seeds of one candidate, in bits per byte.
-        sigma_is_prior: True while the lab has not measured its own sigma; the reason then says so.
-        gate: which results may be kept. ``any``: everything better than its parent that is not worse beyond noise, and
-            everything within noise that has fewer lines.
+        sigma_source: where it comes from, in words for the reason.
+        gate: which results may be kept. ``any``: everything better than its parent. ``confirmed``: what is better by half a
+            sigma is promising, and may be kept once fresh runs are better by one. Either: what is shorter, within noise, and
+            worse by half a sigma at most.
+        confirmed: whether ``child`` is the mean of runs that were made after the idea was selected.
         lines_delta: lines of code of the child minus those of the parent.
         obstacle: why the experiment may not be kept whatever its number is, as the rest of a sentence; None: nothing.
 
@@ -135,39 +145,52 @@ def judge(
         verdict = Verdict.WORSE
     else:
         verdict = Verdict.WITHIN_NOISE
-    better = verdict is not Verdict.WORSE and delta < 0
-    simpler = verdict is Verdict.WITHIN_NOISE and lines_delta < 0
-    comparison = _compare_in_words(child, parent, delta, standard_error, confidence, sigma, sigma_is_prior, verdict)
-    if doubt is not None:
-        ending = f"not keepable, since {doubt}"
-    elif better:
-        ending = "may be kept"
-    elif simpler:
+    simpler = verdict is Verdict.WITHIN_NOISE and lines_delta < 0 and delta <= SMALLEST_GAIN_SIGMAS * sigma
+    keepable, promising, ending = _weigh_gain(delta, sigma, gate, confirmed=confirmed)
+    if simpler and not keepable and not promising:
+        keepable = True
         ending = f"may be kept as simpler, with {-lines_delta} fewer {'line' if lines_delta == -1 else 'lines'}"
-    else:
-        ending = "not keepable, since it is not better than its parent"
+    if doubt is not None and (keepable or promising):
+        keepable, promising, ending = False, False, f"not keepable, since {doubt}"
+    comparison = _compare_in_words(child, parent, delta, standard_error, confidence, sigma, sigma_source, verdict)
     return Judgement(
         verdict=verdict,
         delta=delta,
         standard_error=standard_error,
         z=z,
         confidence=confidence,
-        keepable=doubt is None and (better or simpler),
+        keepable=keepable,
+        promising=promising,
         reason=f"{comparison}: {ending}",
     )
 
 
+def _weigh_gain(delta: float, sigma: float, gate: str, *, confirmed: bool) -> tuple[bool, bool, str]:
+    """Return whether a gain may be kept, whether it is promising, and that in words."""
+    if gate == "any":
+        if delta < 0:
+            return True, False, "may be kept"
+        return False, False, "not keepable, since it is not better than its parent"
+    if not confirmed:
+        if delta <= -SMALLEST_GAIN_SIGMAS * sigma:
+            return False, True, "promising, so runs with fresh seeds decide"
+        return False, False, f"not keepable, since it is not better by {SMALLEST_GAIN_SIGMAS * sigma:.4f} (half a sigma)"
+    if delta <= -CONFIRMED_GAIN_SIGMAS * sigma:
+        return True, False, "confirmed, and may be kept"
+    wanted = f"{CONFIRMED_GAIN_SIGMAS * sigma:.4f} (one sigma)"
+    return False, False, f"not keepable, since runs with fresh seeds are not better by {wanted}"
+
+
 def keepable_below(parent: Measurement, *, sigma: float, lines_delta: int) -> float:
-    """Return the claimed ``val_bpb`` from which on no certified one can be kept, under the gate ``any``.
+    """Return the claimed ``val_bpb`` from which on no certified one can be kept or is promising, under any gate.
 
     A certified value below its claim by more than three standard errors and the tolerance is invalid, and one with a standard
     error above the limit cannot be kept: so what is claimed further off than that is certified on the wrong side, too.
     """
     largest_error = LARGEST_ERROR_SHARE * SMALLEST_GAIN_SIGMAS * sigma
     room = max(3 * largest_error, CERTIFICATION_TOLERANCE_BPB)
-    if lines_delta < 0:  # within noise is enough for what is simpler
-        variance = sigma**2 * (1 + 1 / parent.runs) + largest_error**2 + parent.standard_error**2
-        room += Z_THRESHOLD * math.sqrt(variance)
+    if lines_delta < 0:  # what is simpler may be a little worse
+        room += SMALLEST_GAIN_SIGMAS * sigma
     return parent.val_bpb + room
 
 
@@ -199,6 +222,7 @@ _NO_NUMBER = {
     Outcome.INVALID: "the referee could not certify the run's number, so there is none to compare",
     Outcome.CANCELLED: "the run was cancelled, so there is no number to compare",
     Outcome.LOST: "the run was lost with its machine or runner, so there is no number to compare",
+    Outcome.PRUNED: "the run was ended early, so there is no number to compare",
 }
 
 
@@ -220,14 +244,13 @@ def _compare_in_words(
     standard_error: float,
     confidence: float,
     sigma: float,
-    sigma_is_prior: bool,
+    sigma_source: str,
     verdict: Verdict,
 ) -> str:
     direction = "better" if delta < 0 else "worse"
     distance = f"{abs(delta):.4f} {direction} than" if delta else "equal to"
-    source = "a prior" if sigma_is_prior else "measured"
     return (
         f"val_bpb {child.val_bpb:.4f} is {distance} the parent's {parent.val_bpb:.4f} with a standard error of "
-        f"{standard_error:.4f} (sigma {sigma:.4f}, {source}), {verdict.value.replace('_', ' ')} and "
+        f"{standard_error:.4f} (sigma {sigma:.4f}, {sigma_source}), {verdict.value.replace('_', ' ')} and "
         f"{confidence_word(confidence)} a true gain (confidence {confidence:.4f})"
     )

@@ -1,15 +1,20 @@
-"""Recording an experiment: its commit, its event, and its first run in the queue, in the caller's transaction."""
+"""Recording an experiment: its commit, its event, and its runs in the queue, in the caller's transaction."""
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .candidate import check_candidate
-from .dispatch import queue_run
+from .config import LabConfig
+from .devices import device_kind
 from .files import sha256_hex
 from .paths import TRAIN_FILE
 from .records import Experiment, Session
+from .states import Purpose
+from .themes import Change, change_of
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -31,7 +36,9 @@ def record_experiment(
 
     Call it inside a transaction. Raises `CandidateError` for what cannot be a fair experiment.
     """
-    facts = check_candidate(source, None if parent is None else lab.ledger.stored(parent.candidate_sha256))
+    before = None if parent is None else lab.ledger.stored(parent.candidate_sha256)
+    facts = check_candidate(source, before)
+    change = None if before is None else change_of(check_candidate(before, None), facts, before, source, description)
     experiment_id = lab.ledger.next_experiment_id()
     committed_at = int(time.time())
     commit = lab.git.commit_with_file(
@@ -65,11 +72,43 @@ def record_experiment(
             "lines": facts.lines,
             "lines_delta": 0 if parent is None else facts.lines - parent.lines,
             "rebase_of": rebase_of,
+            **_recorded(change),
         },
         blobs=(source,),
     )
-    queue_run(lab, experiment_id, lab.session_config(session))
+    # What is merged was selected before, by another run: its own first number confirms.
+    queue_run(lab, experiment_id, lab.session_config(session), Purpose.PROPOSED if rebase_of is None else Purpose.CONFIRM)
     return experiment_id
+
+
+def queue_run(lab: Lab, experiment_id: str, config: LabConfig, purpose: Purpose) -> str:
+    """Record that an experiment is to be run, or run once more: with a seed of its own, when its kind of device is free.
+
+    Returns the run's id.
+    """
+    if purpose is Purpose.TEST:  # numbered apart, so that the others tell nothing of them
+        run_id = f"{experiment_id}.test{len(lab.ledger.test_runs(experiment_id)) + 1}"
+    else:
+        run_id = f"{experiment_id}.{len(lab.ledger.runs(experiment_id)) + 1}"
+    lab.ledger.append(
+        "run_queued",
+        {
+            "id": run_id,
+            "experiment": experiment_id,
+            "seed": secrets.randbelow(2**31),
+            "purpose": purpose,
+            "device": device_kind(config),
+        },
+    )
+    return run_id
+
+
+def _recorded(change: Change | None) -> dict[str, Any]:
+    """Return what the record says of a change; a baseline changes nothing."""
+    if change is None:
+        return {"theme": "baseline", "changes": "{}", "added": 0, "removed": 0}
+    changes = json.dumps({name: list(pair) for name, pair in change.constants.items()}, sort_keys=True)
+    return {"theme": change.theme, "changes": changes, "added": change.added, "removed": change.removed}
 
 
 def ensure_ref(lab: Lab, experiment: Experiment) -> None:

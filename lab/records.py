@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .config import LabConfig
 from .executor import RunResult
-from .states import Decision, RunState, Verdict
+from .states import Decision, Purpose, RunState, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Session:
     created_at: float
     champion: str | None  # id of the best kept experiment
     version: int  # counts the champions; keep is a compare-and-swap on it
+    test_openings: int = 0  # how often its test split was opened
 
     @property
     def branch(self) -> str:
@@ -80,7 +82,12 @@ class Experiment:
     decision: Decision
     note: str  # why it was kept, or the lesson of a revert
     decided_at: float | None
+    theme: str  # what it is about, as `themes` reads it
+    changes: Mapping[str, tuple[str | None, str | None]]  # constants: name -> (old, new) as source text
+    added: int  # lines, against the parent
+    removed: int
     rebase_of: str | None  # the experiment whose change the server merged onto a newer champion; None: a researcher's own bytes
+    after_test: bool = False  # proposed after the session's test split was opened
 
     @property
     def ref(self) -> str:
@@ -100,6 +107,7 @@ class Run:
     experiment: str
     attempt: int
     seed: int
+    purpose: Purpose
     device: str
     state: RunState
     result: RunResult | None

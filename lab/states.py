@@ -26,6 +26,20 @@ _RUN_MOVES = {
 }
 
 
+class Purpose(StrEnum):
+    """What a run is for; which of an experiment's runs its number rests on follows from it (`confirmation`)."""
+
+    PROPOSED = "proposed"  # the first one, of what a researcher proposed
+    REPEAT = "repeat"  # again, since the device was shared
+    CONFIRM = "confirm"  # with a fresh seed, after the idea was selected by its first number
+    NOISE = "noise"  # with a fresh seed, of a number that stands: how much do seeds differ?
+    TEST = "test"  # scored on the test split, which a human opened: no researcher learns what came of it (`test_split`)
+
+
+# What researchers wait for. The rest starts when no run of these waits for the device; what measures the noise also gives way.
+AWAITED = frozenset({Purpose.PROPOSED, Purpose.REPEAT, Purpose.CONFIRM})
+
+
 class Outcome(StrEnum):
     """How a run ended, as the referee saw it."""
 
@@ -35,6 +49,7 @@ class Outcome(StrEnum):
     INVALID = "invalid"
     CANCELLED = "cancelled"
     LOST = "lost"
+    PRUNED = "pruned"  # ended by the referee while it trained, since what train.py reported was hopeless (`pruning`)
 
 
 class Verdict(StrEnum):
@@ -48,6 +63,7 @@ class Verdict(StrEnum):
     INVALID = "invalid"
     CANCELLED = "cancelled"
     LOST = "lost"
+    PRUNED = "pruned"
 
     def has_number(self) -> bool:
         """True where a certified val_bpb exists."""
@@ -55,6 +71,7 @@ class Verdict(StrEnum):
 
 
 NO_ANSWER = frozenset({Verdict.CANCELLED, Verdict.LOST})  # they say nothing about the candidate, which may be tried again
+NO_EVIDENCE = NO_ANSWER | {Verdict.PRUNED}  # it was tried, and no result: neither a number nor a failure
 
 
 class Decision(StrEnum):

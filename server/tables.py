@@ -24,6 +24,7 @@ _VERDICT_STYLES = {
     Verdict.CRASHED: "red",
     Verdict.TIMED_OUT: "red",
     Verdict.INVALID: "red",
+    Verdict.PRUNED: "yellow",
 }
 _DECISION_STYLES = {Decision.KEPT: "bold green", Decision.REVERTED: "dim"}
 

@@ -142,12 +142,15 @@ def make_lab(tmp_path: Path, tiny_corpus: str) -> Iterator[MakeLab]:
         extra: str = "",
         scoring_seconds: float = 60.0,
         pinned: bool = False,  # seconds for each lab
+        gate: str = "any",  # one run decides
+        idle: bool = False,  # noise is measured while nothing else runs
     ) -> Lab:
         folder = tmp_path / name
         (folder / "trainer").mkdir(parents=True)
         (folder / "trainer" / "train.py").write_text(train)
         (folder / "autoresearch.toml").write_text(
-            f'[budget]\nseconds = {seconds}\nscoring_seconds = {scoring_seconds}\n[corpus]\nname = "{tiny_corpus}"\n{extra}'
+            f'[budget]\nseconds = {seconds}\nscoring_seconds = {scoring_seconds}\n[gate]\nrule = "{gate}"\n'
+            f'measure_when_idle = {str(idle).lower()}\n[corpus]\nname = "{tiny_corpus}"\n{extra}'
         )
         create_lab(folder)
         lab = Lab.open(folder, pinned=pinned)

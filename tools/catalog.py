@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .cancel_experiment import cancel_experiment
+from .confirm_experiment import confirm_experiment
 from .edit_train import edit_train
 from .history import history
 from .keep import keep
@@ -62,6 +63,7 @@ TOOLS = (
     _edits(edit_train, "Edit train.py"),
     _writes(run_experiment, "Run an experiment"),
     _reads(wait_experiment, "Wait for an experiment"),
+    _writes(confirm_experiment, "Confirm an experiment"),
     _writes(cancel_experiment, "Cancel an experiment"),
     _writes(keep, "Keep an experiment"),
     _writes(revert, "Revert an experiment"),

@@ -9,8 +9,9 @@ from typing import cast
 from ..lab import researchers
 from ..lab.caller import caller
 from ..lab.candidate import check_candidate
+from ..lab.causes import Failure, classify
 from ..lab.confirmation import weigh
-from ..lab.dispatch import age_of, current_progress, results_of
+from ..lab.dispatch import age_of, current_progress, finished_runs, is_finished
 from ..lab.errors import LabError
 from ..lab.experiments import may_decide
 from ..lab.files import sha256_hex
@@ -18,7 +19,7 @@ from ..lab.lab import Lab
 from ..lab.own_file import OwnFile, Standing, own_file
 from ..lab.paths import TRAIN_FILE, WorkspacePaths
 from ..lab.programs import DIGITS as PROGRAM_DIGITS
-from ..lab.records import Experiment, Researcher, Session
+from ..lab.records import Experiment, Researcher, Run, Session
 from ..lab.stale_wins import may_run_again, would_merge
 from ..lab.states import Decision, Outcome, RunState, Verdict
 from .results import ExperimentAnswer, ExperimentSummary, State, cut_bytes
@@ -26,6 +27,9 @@ from .results import ExperimentAnswer, ExperimentSummary, State, cut_bytes
 LOG_TAIL_LINES = 20
 LOG_TAIL_CHARACTERS = 2_000
 _LINE_CHARACTERS = 300
+_LOG_BYTES = 1 << 22
+_LOG_END_BYTES = 65_536  # an error stands at the end
+_CLASSIFIED_LINES = 200
 _NOTE_BYTES = 200
 _NAME_BYTES = 64
 MOST_NAMED = 25  # of what waits; a crowd would fill the answer
@@ -40,7 +44,7 @@ _MEND = "tell the human to run `autoresearch doctor`, then run_experiment(descri
 
 def summarise(lab: Lab, experiment: Experiment, *, text_bytes: int = _NOTE_BYTES) -> ExperimentSummary:
     """Return the line of a table for one experiment; description and note are cut to ``text_bytes`` each."""
-    results = results_of(lab, experiment.id)
+    results = finished_runs(lab, experiment.id)
     return ExperimentSummary(
         id=experiment.id,
         session=experiment.session,
@@ -56,6 +60,7 @@ def summarise(lab: Lab, experiment: Experiment, *, text_bytes: int = _NOTE_BYTES
         confidence=_rounded(experiment.confidence, 4),
         note=shorten(experiment.note, text_bytes),
         doubt=weigh(results).doubt if results and experiment.verdict is not None else "",
+        after_test=experiment.after_test,
     )
 
 
@@ -63,13 +68,15 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
     """Return where an experiment stands, with the calls that make sense now."""
     session = lab.ledger.session_now(experiment.session)
     champion = lab.champion(session)
-    finished = experiment.verdict is not None
+    finished = is_finished(lab, experiment)
     progress = None if finished else current_progress(lab, experiment.id)
     last_run = lab.ledger.runs(experiment.id)[-1]
     result = last_run.result
-    results = results_of(lab, experiment.id)
+    results = finished_runs(lab, experiment.id)
     measured = weigh(results).rests_on[-1] if results else None
     failed = result is not None and result.outcome not in (Outcome.SCORED, Outcome.CANCELLED)
+    has_no_number = finished and experiment.val_bpb is None and bool(results)
+    failure = failure_of(lab, results[-1]) if has_no_number else None
     return ExperimentAnswer(
         experiment=summarise(lab, experiment),
         state=cast(State, "finished" if progress is None else progress.phase),
@@ -78,6 +85,7 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         z=_rounded(experiment.z, 3),
         keepable=experiment.keepable and experiment.decision is Decision.PENDING,
         reason=experiment.reason,
+        cause="" if failure is None else f"{failure.kind}. {failure.hint}",
         elapsed_seconds=progress.elapsed_seconds if progress else (result.elapsed_seconds if result else None),
         seconds_left=progress.seconds_left if progress else None,
         step=progress.step if progress else (result.steps if result else None),
@@ -88,11 +96,20 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         contended=measured.contended if measured else None,
         tainted=measured.tainted if measured else None,
         confirming=progress.note if progress else "",
-        log_tail=log_tail(lab.executor.log(last_run.attempt_id, offset=0, limit=1 << 22)) if failed else [],
+        log_tail=log_tail(lab.executor.log(last_run.attempt_id, offset=0, limit=_LOG_BYTES)) if failed else [],
         warnings=_warnings(lab, experiment, session),
         next=_next_calls(lab, experiment, session),
         ledger_head=lab.ledger.head(),
     )
+
+
+def failure_of(lab: Lab, run: Run) -> Failure:
+    """Return why a run that has ended has no number; its log may be gone, its record is not."""
+    assert run.result is not None, "a judged experiment's run has a result"
+    crashed = run.result.outcome is Outcome.CRASHED
+    log = lab.executor.log(run.attempt_id, limit=_LOG_BYTES)[-_LOG_END_BYTES:] if crashed else b""
+    lines = log_tail(log, lines=_CLASSIFIED_LINES, characters=_LOG_END_BYTES)
+    return classify(run.result.outcome, run.result.reason, lines)
 
 
 def log_tail(log: bytes, *, lines: int = LOG_TAIL_LINES, characters: int = LOG_TAIL_CHARACTERS) -> list[str]:
@@ -159,6 +176,10 @@ def _with_own_file(lab: Lab, session: Session, who: Researcher | None) -> list[s
     if found.standing is Standing.UNRUN:
         edited = f"{run} to try the edit that lies in {file} ({words}){builds}"
         return [edited, instead if stale else f"{restore} to discard that edit, which is saved first"]
+    if found.repeats is not None:
+        again = f"{run.removesuffix(')')}, again=True)"
+        edited = f"{again} to try the edit that lies in {file} ({words}), although {found.repeats.id} was the same idea{builds}"
+        return [instead if stale else f"{restore} to discard that edit, which is saved first", edited]
     if found.standing is Standing.REFUSED:
         return [f"repair {file}, which {run} would refuse: {words}", f"{restore} to discard that edit, which is saved first"]
     if found.tried_as is not None:
@@ -172,7 +193,7 @@ def _before_the_first_number(lab: Lab, session: Session, standing: Standing, fil
     failed = lab.ledger.experiments(
         "session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag, order="rowid DESC", limit=1
     )
-    if failed and (results := results_of(lab, failed[-1].id)) and weigh(results).doubt == "tainted":
+    if failed and (results := finished_runs(lab, failed[-1].id)) and weigh(results).doubt == "tainted":
         return [_MEND]
     if not failed and standing is Standing.UNCHANGED:
         return [f"run_experiment(description='baseline'{named}) with the unchanged {file}"]
@@ -239,7 +260,7 @@ def count_undecided(lab: Lab, session: Session) -> int:
 
 
 def _next_calls(lab: Lab, experiment: Experiment, session: Session) -> list[str]:
-    if experiment.verdict is None:
+    if not is_finished(lab, experiment):
         queued = not any(run.state is RunState.RUNNING for run in lab.ledger.runs(experiment.id))
         if queued and lab.paused() is not None and (ending := _ending(lab, session)) is not None:
             return [f"{ending}. {experiment.id} is queued and starts then", f"cancel_experiment('{experiment.id}')"]
@@ -260,7 +281,7 @@ def _next_calls(lab: Lab, experiment: Experiment, session: Session) -> list[str]
             return [revert, again] if experiment.verdict is Verdict.CANCELLED else [again, revert]
         if experiment.rebase_of is not None:
             return [revert]
-        doubt = weigh(results).doubt if (results := results_of(lab, experiment.id)) else ""
+        doubt = weigh(results).doubt if (results := finished_runs(lab, experiment.id)) else ""
         if doubt and not _lies_there(lab, experiment, session):
             again = f"`git show {experiment.commit[:12]}:{TRAIN_FILE}` has its bytes: put them back to try them again"
             return [revert, again]

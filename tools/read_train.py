@@ -106,6 +106,8 @@ def _about(base: str, found: OwnFile) -> str:
     if found.tried_as is not None:
         tried = f"{found.tried_as.id} ({found.tried_as.verdict or 'running'}, {found.tried_as.decision})"
         return f"builds on {base}; changed: {words}; these bytes are {tried}"
+    if found.repeats is not None:
+        return f"builds on {base}; changed: {words}; never run, but {found.repeats.id} was the same idea"
     return f"builds on {base}; changed: {words}" + ("; never run" if found.standing is Standing.UNRUN else "")
 
 

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, PrivateAttr
 
 from ..lab.confirmation import Doubt
+from ..lab.test_split import AFTER_TEST
 from .charts import Chart
 
 MAX_TEXT_BYTES = 9_000
@@ -70,6 +71,7 @@ class ExperimentSummary(BaseModel):
     doubt: Doubt = Field(
         default="", description="'contended': it never had its device to itself; 'tainted': a pinned file changed; empty: none."
     )
+    after_test: bool = Field(default=False, description="Proposed after the human opened the test split.")
 
     def line(self) -> str:
         """Return the row of a table."""
@@ -77,6 +79,7 @@ class ExperimentSummary(BaseModel):
         note = f" | {self.note}" if self.note else ""
         verdict = f"{self.verdict or 'running'}{f' ({self.doubt})' if self.doubt else ''}"
         description = f"{self.description}{f' (merged from {self.merged_from})' if self.merged_from else ''}"
+        description += f" ({AFTER_TEST})" if self.after_test else ""
         return (
             f"{self.id} | {self.session} | {self.researcher} | {self.program} | {number(self.val_bpb, '.4f')} | {delta} | "
             f"{number(self.confidence, '.2f')} | {verdict} | {self.decision} | {description}{note}"
@@ -96,6 +99,7 @@ class ExperimentAnswer(Answer):
     z: float | None = Field(description="The gain in standard errors, the noise between seeds included.")
     keepable: bool = Field(description="Whether the gate allows keep.")
     reason: str = Field(description="Why the verdict is what it is.")
+    cause: str = Field(default="", description="Why there is no number, and what may help.")
     elapsed_seconds: float | None = Field(description="On the referee's clock, since the data was handed over.")
     seconds_left: float | None
     step: int | None = Field(description="As train.py reported it.")
@@ -111,7 +115,7 @@ class ExperimentAnswer(Answer):
 
     def body(self) -> str:
         e = self.experiment
-        lines = [f"{e.id}: {e.description}"]
+        lines = [f"{e.id}: {e.description}{f' (proposed {AFTER_TEST})' if e.after_test else ''}"]
         if self.state != "finished":
             metrics = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
             lines.append(
@@ -124,6 +128,8 @@ class ExperimentAnswer(Answer):
         else:
             lines.append(f"verdict {e.verdict}, decision {e.decision}, keepable {'yes' if self.keepable else 'no'}")
             lines.append(self.reason)
+            if self.cause:
+                lines.append(f"cause: {self.cause}")
         if e.val_bpb is not None:
             compared = (
                 f", delta {e.delta:+.4f} against {e.parent}, z {number(self.z, '.2f')}, "
@@ -180,7 +186,7 @@ class SessionAnswer(Answer):
     profile: str
     gate: str
     sigma: float
-    sigma_is_prior: bool
+    sigma_source: str
     comparability_group: str
     champion: str | None
     champion_val_bpb: float | None
@@ -198,7 +204,7 @@ class SessionAnswer(Answer):
             champion,
             f"you are {self.researcher}, your file is {self.train_file}",
             f"budget {self.budget_seconds:g} s per experiment ({self.clock} clock), profile {self.profile}, gate {self.gate}, "
-            f"noise between seeds {self.sigma:g} bpb ({'prior' if self.sigma_is_prior else 'set by the human'}), "
+            f"noise between seeds {self.sigma:g} bpb ({self.sigma_source}), "
             f"comparability group {self.comparability_group}",
         ]
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
@@ -216,6 +222,7 @@ class ProgramAnswer(Answer):
     undecided: list[str] = Field(description="The first experiments that run, or wait for keep or revert.")
     undecided_count: int = Field(description="How many there are.")
     open: list[str] = Field(description="What is known of the first of them, the hypothesis included.")
+    known: list[str] = Field(description="What the session has taught: bits per byte against the parent, negative is better.")
     warnings: list[str]
 
     def body(self) -> str:
@@ -225,6 +232,9 @@ class ProgramAnswer(Answer):
         lines.append(f"Champion: {self.champion.line()}" if self.champion is not None else "Champion: none yet")
         lines.append(f"Undecided: {some_of(self.undecided, self.undecided_count)}")
         lines += [f"- {experiment}" for experiment in self.open]
+        if self.known:
+            lines += ["What the session has taught (bits per byte against the parent, negative is better):"]
+            lines += [f"- {line}" for line in self.known]
         if self.recent:
             lines += [f"Last experiments ({TABLE_HEADER}):", *(experiment.line() for experiment in self.recent)]
         return "\n".join([*lines, "", "program.md:", self.program])
@@ -262,22 +272,67 @@ PROGRAM_HEADER = (
 )
 
 
+class ThemeSummary(BaseModel):
+    """What one theme came to."""
+
+    theme: str
+    experiments: int
+    kept: int
+    gain: float = Field(description="What the kept ones lowered val_bpb by.")
+    best_delta: float | None
+    best: str | None = Field(description="The experiment with that delta.")
+
+    def line(self) -> str:
+        """Return the row of a table."""
+        best = "-" if self.best is None else f"{number(self.best_delta, '+.4f')} ({self.best})"
+        return f"{self.theme} | {self.experiments} | {self.kept} | {self.gain:.4f} | {best}"
+
+
+THEME_HEADER = "theme | experiments | kept | gain | best delta"
+
+
+class CauseSummary(BaseModel):
+    """Why experiments have no number."""
+
+    cause: str
+    count: int
+    experiments: list[str] = Field(description="The newest.")
+    hint: str
+
+    def line(self) -> str:
+        """Return the row of a table."""
+        return f"{self.cause} | {some_of(self.experiments, self.count)} | {self.hint}"
+
+
+CAUSE_HEADER = "cause | experiments | what may help"
+
+
 class HistoryAnswer(Answer):
-    """A page of experiments, and what each program.md came to over all pages."""
+    """A page of experiments or a summary of all pages, and what each program.md came to over all of them."""
 
     total: int = Field(description="How many match the filter.")
     page: int
     pages: int
     experiments: list[ExperimentSummary]
+    themes: list[ThemeSummary] = Field(default=[], description="For summary='themes'.")
+    causes: list[CauseSummary] = Field(default=[], description="For summary='causes'.")
     programs: list[ProgramSummary] = Field(description="Over everything that matches the filter, the oldest first.")
     programs_note: str = Field(description="How to read the programs, and which are left out.")
-    hint: str = Field(description="Where to look when this is empty.")
+    hint: str = Field(description="Where to look when this is empty, or how it was searched.")
 
     def body(self) -> str:
         if not self.experiments and not self.programs:
             return self.hint or "No experiment matches."
-        head = f"{self.total} experiments, page {self.page} of {self.pages} ({TABLE_HEADER}):"
-        lines = [head, *(experiment.line() for experiment in self.experiments)]
+        lines = [self.hint] if self.hint else []
+        if self.themes:
+            lines += [f"{self.total} experiments by theme ({THEME_HEADER}):", *(theme.line() for theme in self.themes)]
+        elif self.causes:
+            count = sum(cause.count for cause in self.causes)
+            lines += [f"{count} of {self.total} experiments have no number ({CAUSE_HEADER}):"]
+            lines += [cause.line() for cause in self.causes]
+        elif self.experiments or not self.hint:
+            lines.append(f"{self.total} experiments, page {self.page} of {self.pages} ({TABLE_HEADER}):")
+            lines += [experiment.line() for experiment in self.experiments]
         lines += ["", f"Programs ({PROGRAM_HEADER}):", *(program.line() for program in self.programs)]
         return "\n".join([*lines, *([self.programs_note] if self.programs_note else [])])
 

@@ -42,6 +42,7 @@ def start_session(
     who = researchers.find(lab, session, researcher)
     moved = lab.align_branch(session)
     config = lab.session_config(session)
+    noise = lab.noise(session)
     champion = lab.champion(session)
     return SessionAnswer(
         tag=session.tag,
@@ -51,8 +52,8 @@ def start_session(
         clock=config.clock_kind,
         profile=config.profile,
         gate=config.gate.rule,
-        sigma=config.sigma,
-        sigma_is_prior=config.sigma_is_prior,
+        sigma=noise.sigma,
+        sigma_source=noise.words,
         comparability_group=session.group,
         champion=champion.id if champion else None,
         champion_val_bpb=champion.val_bpb if champion else None,

@@ -11,7 +11,7 @@ from ..lab.isolation import acceptance, listed
 from ..lab.lab import Lab, group_of
 from ..lab.machine import command_path
 from ..lab.rules import unaccepted_changes
-from ..lab.states import RunState
+from ..lab.states import Purpose, RunState
 from .describe import MOST_NAMED, count_undecided, next_without_experiment, researcher_lines, summarise, undecided_ids
 from .results import StatusAnswer
 
@@ -68,14 +68,16 @@ def status(lab: Lab) -> StatusAnswer:
         except CandidateError as error:
             warnings.append(f"{error}; revert('workspace') writes the champion's.")
     champion = lab.champion(session) if session else None
-    running = lab.ledger.runs_in_state(RunState.RUNNING)
-    queued = [run.experiment for run in lab.ledger.runs_in_state(RunState.QUEUED)]
+    running, queued = (
+        [run.experiment for run in lab.ledger.runs_in_state(state) if run.purpose is not Purpose.TEST]
+        for state in (RunState.RUNNING, RunState.QUEUED)
+    )
     device, device_free = _device(lab, config)
     return StatusAnswer(
         lab=str(lab.root),
         session=session.tag if session else None,
         champion=summarise(lab, champion) if champion else None,
-        running=[run.experiment for run in running],
+        running=running,
         queued=queued[:MOST_NAMED],
         queued_count=len(queued),
         undecided=undecided_ids(lab, session) if session else [],

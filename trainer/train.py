@@ -654,7 +654,8 @@ def warmed_up(depth, rows):
     step_seconds = seconds_of(forward_and_backward(loss_function)) * TOTAL_BATCH_TOKENS / batch[0].numel()
     muon_seconds = min(seconds_of(optimizers[1].step) for _ in range(2))
     step_seconds += seconds_of(lambda: optimizer_step(optimizers, step=0, progress=0.0))
-    report(0, compile_seconds=compile_seconds, step_seconds=step_seconds, muon_seconds=muon_seconds)
+    parameters = sum(p.numel() for p in model.parameters())
+    report(0, parameters=parameters, compile_seconds=compile_seconds, step_seconds=step_seconds, muon_seconds=muon_seconds)
     print(f"a step takes {1e3 * step_seconds:.0f} ms, {muon_seconds / step_seconds:.0%} of it Muon")
     with torch.inference_mode():  # as the scorer will, while the optimizers' state is in memory too
         F.log_softmax(model(batch[0][:EVAL_BATCH_ROWS]), dim=-1)

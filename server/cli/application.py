@@ -8,16 +8,20 @@ from __future__ import annotations
 import typer
 
 from .bench_command import bench
+from .calibrate_command import calibrate
 from .client_commands import install, uninstall
 from .doctor_command import doctor
+from .early_stop_command import early_stop
 from .errors import CommandGroup
-from .experiment_commands import cancel, keep, revert, run
+from .experiment_commands import cancel, confirm, keep, revert, run
 from .export_command import export
+from .finalize_command import finalize
 from .hook_command import hook
 from .isolation_command import accept_isolation
 from .lab_commands import init, verify, where
 from .prepare_command import prepare
-from .record_commands import history, plot, report, show, status
+from .record_commands import history, plot, show, status
+from .report_command import report
 from .research_command import research
 from .rules_commands import accept_config, pause, repair, resume
 from .serve_command import serve
@@ -36,9 +40,9 @@ app = typer.Typer(
 
 _COMMANDS = {
     "Set up": (init, prepare, install, uninstall, doctor, where),
-    "Research": (research, serve, run, keep, revert, cancel),
+    "Research": (research, serve, run, confirm, calibrate, keep, revert, cancel),
     "Govern": (accept_config, accept_isolation, token, pause, resume, repair),
-    "Look": (history, show, status, report, plot, export, verify, bench),
+    "Look": (history, show, status, report, finalize, plot, export, early_stop, verify, bench),
 }
 
 for _panel, _functions in _COMMANDS.items():

@@ -96,7 +96,8 @@ class Researcher:
         self._file = Path(session["train_file"])
         while self._crowd.take():
             self._turn_the_knob()
-            answer = await self._call("run_experiment", description=f"{self._name} turns its knob", researcher=self._name)
+            said = f"{self._name} turns its knob"
+            answer = await self._call("run_experiment", description=said, researcher=self._name, again=True)
             await self._decide(await self._finished(answer))
 
     def _turn_the_knob(self) -> None:
@@ -256,7 +257,9 @@ def main() -> int:
 
         (folder / "trainer").mkdir(parents=True)
         (folder / "trainer" / "train.py").write_text(train_py(arguments.clients))
-        (folder / "autoresearch.toml").write_text("[budget]\nseconds = 1.0\n[stop]\ncrashes_in_a_row = 0\n")
+        (folder / "autoresearch.toml").write_text(
+            '[budget]\nseconds = 1.0\n[gate]\nrule = "any"\nmeasure_when_idle = false\n[stop]\ncrashes_in_a_row = 0\n'
+        )
         create_lab(folder)
         with closing(Lab.open(folder)) as lab:
             record(lab.ledger, background_share=0.0, threshold=1.0)

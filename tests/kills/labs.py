@@ -28,6 +28,8 @@ from ..quick.adopt import adopt_quick_runner
 
 CHAMPION, UNDECIDED = "e0001", "e0002"
 
+_GATE = '[gate]\nrule = "any"\nmeasure_when_idle = false\n'
+
 QUICK_TRAIN_PY = b"""\
 from prepare import evaluate_bpb, make_dataloader\r
 \r
@@ -185,7 +187,7 @@ def _make_repository(place: Place, corpus: str, train: bytes) -> None:
     (lab / "trainer").mkdir(parents=True)
     place.notes.mkdir()
     place.train.write_bytes(train + b"# an older one\r\n")
-    (lab / "autoresearch.toml").write_text(f'[budget]\nseconds = 5.0\n[corpus]\nname = "{corpus}"\n')
+    (lab / "autoresearch.toml").write_text(f'[budget]\nseconds = 5.0\n{_GATE}[corpus]\nname = "{corpus}"\n')
     for name in ("changed.txt", "staged.txt", "gone.txt", "removed.txt", "tool.sh"):
         (lab / name).write_bytes(f"{name} as committed\r\n".encode())
     create_lab(lab)

@@ -555,7 +555,7 @@ _REAL = [
     _real("train.clock", "the clock started", "return", "Training._start_clock", "training"),
     _real("train.reported", "in the middle of training", "return", "Reports.point", "reports", often=True),
     _real("train.ended", "train.py and its model done", "call", "Training._judge_exit", "training"),
-    _real("score.windows", "the rows made", "return", "ValidationRows.finish", "validation_rows"),
+    _real("score.windows", "the rows made", "return", "ScoredRows.finish", "scored_rows"),
     _real(
         "score.copied", "the model copied for both scoring processes", "return", "ScoringWorkers.copy_model", "workers", nth=2
     ),

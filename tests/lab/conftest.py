@@ -41,7 +41,7 @@ def measured(lab: Lab) -> Measure:
             result = RunResult(outcome=outcome, reason="measured", val_bpb=val_bpb, standard_error=0.0 if val_bpb else None)
             with lab.ledger.transaction():
                 lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-                judge_experiment(lab, experiment, result)
+                judge_experiment(lab, experiment)
         finally:
             os.close(hold)
         return lab.ledger.experiment(experiment.id)
@@ -79,6 +79,10 @@ def experiment_of() -> Callable[..., Experiment]:
             "decision": Decision.REVERTED,
             "note": "",
             "decided_at": None,
+            "theme": "other",
+            "changes": {},
+            "added": 0,
+            "removed": 0,
             "rebase_of": None,
         }
         return Experiment(**{**values, **fields})  # type: ignore[arg-type]

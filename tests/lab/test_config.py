@@ -32,7 +32,9 @@ def test_an_empty_file_is_the_defaults():
     assert (config.trainer.python, config.trainer.gpus) == (None, ())
     limits = config.limits
     assert (limits.memory_mb, limits.processes, limits.disk_mb, limits.log_kb) == (0, 256, 2048, 1024)
-    assert (config.gate.rule, config.gate.sigma) == ("any", None)
+    assert (config.gate.rule, config.gate.sigma, config.gate.measure_when_idle) == ("confirmed", None, True)
+    early = config.early_stop
+    assert (early.diverged, early.futility, early.margin, early.after_share) == (True, True, None, 0.3)
     assert config.wait.max_seconds == 45
 
 
@@ -43,7 +45,7 @@ def test_the_file_that_init_writes_says_the_defaults():
 def test_the_file_that_init_writes_names_every_key():
     for key in LabConfig.model_fields:
         assert f"[{key}]" in DEFAULT_CONFIG_TEXT or f"{key} = " in DEFAULT_CONFIG_TEXT
-    for table in (LabConfig().budget, LabConfig().limits, LabConfig().gate, LabConfig().wait):
+    for table in (LabConfig().budget, LabConfig().limits, LabConfig().gate, LabConfig().early_stop, LabConfig().wait):
         for key in type(table).model_fields:
             assert f"{key} = " in DEFAULT_CONFIG_TEXT
 
@@ -80,8 +82,10 @@ def test_rendering_refuses_what_parsing_would():
         ('[corpus]\nname = "a\\n"', "corpus.name", '"a\\\\n"', "lowercase"),
         ("[limits]\nmemory_mb = -1", "limits.memory_mb", "-1", "from 0 to"),
         ("[limits]\nprocesses = 1.5", "limits.processes", "1.5", "from 1 to"),
-        ('[gate]\nrule = "confirmed"', "gate.rule", '"confirmed"', '"any"'),
+        ('[gate]\nrule = "hope"', "gate.rule", '"hope"', '"confirmed"'),
         ("[gate]\nsigma = 0.0", "gate.sigma", "0.0", "above 0"),
+        ("[early_stop]\nmargin = 0.0", "early_stop.margin", "0.0", "above 0"),
+        ("[early_stop]\nafter_share = 0.9", "early_stop.after_share", "0.9", "from 0.1 to 0.8"),
         ("[wait]\nmax_seconds = -1", "wait.max_seconds", "-1", "from 0 to 3600"),
         ("budget = 300", "budget", "300", "a table"),
         ("[[budget]]\nseconds = 1", "budget", '[{"seconds": 1}]', "a table"),
@@ -162,13 +166,6 @@ def test_the_automatic_clock_follows_the_profile(profile, clock, kind):
 def test_memory_zero_means_sixty_percent_of_the_machine():
     assert parse("").resolved_memory_mb(10_000) == 6_000
     assert parse("[limits]\nmemory_mb = 512").resolved_memory_mb(10_000) == 512
-
-
-def test_sigma_comes_from_the_profile_until_the_human_gives_one():
-    assert (parse("").sigma, parse("").sigma_is_prior) == (0.02, True)
-    assert parse('profile = "gpu"').sigma == 0.002
-    own = parse("[gate]\nsigma = 0.01")
-    assert (own.sigma, own.sigma_is_prior) == (0.01, False)
 
 
 def test_with_budget_changes_the_copy_alone():

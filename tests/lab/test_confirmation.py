@@ -1,26 +1,42 @@
-"""Which runs a verdict rests on, and when one more is needed: pure functions over results."""
+"""Which runs a verdict rests on, and when there are to be more: pure functions over runs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from autoresearch_mcp.lab.confirmation import (
+    CONFIRMATIONS,
+    MAX_CONFIRMATIONS,
     MAX_EXTRA_RUNS,
     confirmation_note,
+    further_runs,
+    is_confirmed,
     may_be_repeated,
-    needs_another_run,
+    measurement_of,
+    unconfirmed_remark,
     weigh,
 )
 from autoresearch_mcp.lab.executor import RunResult
-from autoresearch_mcp.lab.policy import Judgement, judge
-from autoresearch_mcp.lab.states import Outcome
+from autoresearch_mcp.lab.policy import Judgement, Measurement, judge
+from autoresearch_mcp.lab.records import Run
+from autoresearch_mcp.lab.states import Outcome, Purpose, RunState
 
 SHARED = "others used 40% of the run's 2 cores"
+PARENT = Measurement(val_bpb=2.0, standard_error=0.0)
+CONFIRM, NOISE = Purpose.CONFIRM, Purpose.NOISE
 
 
-def scored(val_bpb: float, *, contended: str | None = None, tainted: str | None = None, error: float = 0.0) -> RunResult:
-    return RunResult(
+def scored(
+    val_bpb: float,
+    purpose: Purpose = Purpose.PROPOSED,
+    *,
+    contended: str | None = None,
+    tainted: str | None = None,
+    error: float = 0.0,
+) -> Run:
+    result = RunResult(
         outcome=Outcome.SCORED,
         reason="scored",
         val_bpb=val_bpb,
@@ -28,16 +44,46 @@ def scored(val_bpb: float, *, contended: str | None = None, tainted: str | None 
         contended=contended,
         tainted=tainted,
     )
+    return run_of(result, purpose)
 
 
-def ended(outcome: Outcome, *, contended: str | None = None) -> RunResult:
-    return RunResult(outcome=outcome, reason=f"it {outcome}", contended=contended)
+def ended(outcome: Outcome, purpose: Purpose = Purpose.PROPOSED, *, contended: str | None = None) -> Run:
+    return run_of(RunResult(outcome=outcome, reason=f"it {outcome}", contended=contended), purpose)
 
 
-def judgement_of(*results: RunResult) -> Judgement:
+def run_of(result: RunResult | None, purpose: Purpose = Purpose.PROPOSED) -> Run:
+    return Run(
+        id="e0002.1",
+        experiment="e0002",
+        attempt=1,
+        seed=1,
+        purpose=purpose,
+        device="cpu",
+        state=RunState.QUEUED if result is None else RunState.FINISHED,
+        result=result,
+        created_at=0.0,
+        finished_at=None,
+        started_at=None,
+    )
+
+
+def number(runs: Sequence[Run]) -> Measurement:
+    measurement = weigh(runs).measurement
+    assert measurement is not None
+    return measurement
+
+
+def judged_as_baseline(runs: Sequence[Run]) -> Judgement:
     """Judge as the baseline of a session: whatever has a number may be kept."""
-    evidence = weigh(results)
-    return judge(evidence.outcome, evidence.measurement, None, sigma=0.02, sigma_is_prior=True)
+    evidence = weigh(runs)
+    return judge(evidence.outcome, evidence.measurement, None, sigma=0.02)
+
+
+def judged(runs: Sequence[Run]) -> Judgement:
+    """Judge against `PARENT` under the gate `confirmed`."""
+    evidence = weigh(runs)
+    confirmed = is_confirmed(runs)
+    return judge(evidence.outcome, evidence.measurement, PARENT, sigma=0.02, gate="confirmed", confirmed=confirmed)
 
 
 def test_a_run_that_had_its_device_to_itself_is_the_answer() -> None:
@@ -47,17 +93,16 @@ def test_a_run_that_had_its_device_to_itself_is_the_answer() -> None:
 
 
 def test_the_runs_that_were_not_contended_decide_alone_and_their_mean_is_the_number() -> None:
-    evidence = weigh([scored(1.0, contended=SHARED), scored(2.0, error=0.003), scored(2.2, error=0.004)])
-    assert evidence.measurement is not None
-    assert evidence.measurement.val_bpb == pytest.approx(2.1)
-    assert evidence.measurement.standard_error == pytest.approx(math.hypot(0.003, 0.004) / 2)
-    assert (evidence.measurement.runs, evidence.contended) == (2, ())
+    runs = [scored(1.0, contended=SHARED), scored(2.0, error=0.003), scored(2.2, error=0.004)]
+    assert number(runs).val_bpb == pytest.approx(2.1)
+    assert number(runs).standard_error == pytest.approx(math.hypot(0.003, 0.004) / 2)
+    assert (number(runs).runs, weigh(runs).contended) == (2, ())
 
 
 def test_where_every_run_was_contended_their_mean_stands_and_counts_as_one_run() -> None:
-    evidence = weigh([scored(1.0, contended="a"), scored(2.0, contended="b"), scored(3.0, contended="b")])
-    assert evidence.measurement is not None
-    assert (evidence.measurement.val_bpb, evidence.measurement.runs) == (2.0, 1)
+    runs = [scored(1.0, contended="a"), scored(2.0, contended="b"), scored(3.0, contended="b")]
+    evidence = weigh(runs)
+    assert (number(runs).val_bpb, number(runs).runs) == (2.0, 1)
     assert (evidence.doubt, evidence.contended) == ("contended", ("a", "b", "b"))
     remark = evidence.remark(becomes_champion=False)
     assert "each of its 3 runs: a; b." in remark
@@ -65,11 +110,25 @@ def test_where_every_run_was_contended_their_mean_stands_and_counts_as_one_run()
     assert "start_session" in evidence.remark(becomes_champion=True)
 
 
+def test_the_number_that_an_idea_was_selected_by_does_not_count_once_fresh_seeds_confirm() -> None:
+    runs = [scored(1.5), scored(1.9, CONFIRM), scored(2.0, CONFIRM)]
+    assert (number(runs).val_bpb, number(runs).runs) == (pytest.approx(1.95), 2)
+    assert weigh(runs).confirmations == 2
+
+
+def test_seeds_that_measure_the_noise_of_what_stands_sharpen_its_number() -> None:
+    assert number([scored(2.0), scored(2.2, NOISE)]).val_bpb == pytest.approx(2.1)
+    kept = [scored(1.5), scored(1.9, CONFIRM), scored(2.0, CONFIRM), scored(2.1, NOISE)]
+    assert (number(kept).val_bpb, number(kept).runs) == (pytest.approx(2.0), 3)
+    assert measurement_of(2.0, 0.0, kept).runs == 3
+
+
 @pytest.mark.parametrize("outcome", [Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.INVALID])
 def test_a_failure_alone_on_its_device_decides_and_one_beside_others_does_not(outcome: Outcome) -> None:
     assert weigh([scored(2.0, contended=SHARED), ended(outcome)]).outcome is outcome
     assert weigh([scored(2.0, contended=SHARED), ended(outcome, contended=SHARED)]).outcome is Outcome.SCORED
     assert weigh([ended(outcome, contended=SHARED)]).outcome is outcome
+    assert weigh([scored(1.5), scored(1.5, CONFIRM), ended(outcome, CONFIRM)]).outcome is outcome
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.CANCELLED])
@@ -87,16 +146,62 @@ def test_one_tainted_run_taints_the_experiment_and_says_whose_task_it_is() -> No
     assert "autoresearch init" in evidence.remark(becomes_champion=False)
 
 
-def test_a_contended_number_that_could_be_kept_needs_another_run_at_most_twice() -> None:
-    results = [scored(2.0, contended=SHARED)]
-    for _ in range(MAX_EXTRA_RUNS):
-        assert needs_another_run(results, judgement_of(*results))
-        results.append(scored(2.0, contended=SHARED))
-    assert not needs_another_run(results, judgement_of(*results))
+def test_a_promising_number_is_confirmed_by_two_fresh_seeds() -> None:
+    runs = [scored(1.9)]
+    assert further_runs(runs, judged(runs)) == (CONFIRM, CONFIRMATIONS)
+    runs += [scored(1.9, CONFIRM), scored(1.94, CONFIRM)]
+    assert is_confirmed(runs)
+    assert further_runs(runs, judged(runs)) is None
+    assert judged(runs).keepable
+
+
+def test_a_gain_that_its_fresh_seeds_do_not_show_is_none() -> None:
+    runs = [scored(1.9), scored(2.0, CONFIRM), scored(1.99, CONFIRM)]
+    assert further_runs(runs, judged(runs)) is None
+    assert (judged(runs).keepable, judged(runs).delta) == (False, pytest.approx(-0.005))
 
 
 @pytest.mark.parametrize(
-    "results",
+    "spoiled",
+    [
+        pytest.param(scored(1.9, CONFIRM, contended=SHARED), id="contended"),
+        pytest.param(ended(Outcome.LOST, CONFIRM), id="lost"),
+    ],
+)
+def test_a_confirmation_that_is_no_answer_is_replaced_four_times_in_all(spoiled: Run) -> None:
+    runs = [scored(1.9), scored(1.9, CONFIRM), spoiled]
+    assert further_runs(runs, judged(runs)) == (CONFIRM, 1)
+    runs += [spoiled] * (MAX_CONFIRMATIONS - 2)
+    assert further_runs(runs, judged(runs)) is None
+    assert is_confirmed(runs)  # by the one that answered
+
+
+def test_where_no_confirmation_answered_nothing_is_confirmed_and_the_researcher_is_told_what_to_call() -> None:
+    runs = [scored(1.9), *[scored(1.9, CONFIRM, contended=SHARED)] * MAX_CONFIRMATIONS]
+    assert further_runs(runs, judged(runs)) is None
+    assert not is_confirmed(runs)
+    assert not judged(runs).keepable
+    remark = unconfirmed_remark("e0002", runs, judged(runs))
+    assert SHARED in remark
+    assert "confirm_experiment('e0002')" in remark
+    assert unconfirmed_remark("e0002", [scored(2.0)], judged([scored(2.0)])) == ""
+
+
+def test_a_cancelled_confirmation_is_not_queued_again() -> None:
+    runs = [scored(1.9), ended(Outcome.CANCELLED, CONFIRM)]
+    assert further_runs(runs, judged(runs)) is None
+
+
+def test_a_contended_number_that_could_be_kept_needs_another_run_at_most_twice() -> None:
+    runs = [scored(2.0, contended=SHARED)]
+    for _ in range(MAX_EXTRA_RUNS):
+        assert further_runs(runs, judged_as_baseline(runs)) == (Purpose.REPEAT, 1)
+        runs.append(scored(2.0, Purpose.REPEAT, contended=SHARED))
+    assert further_runs(runs, judged_as_baseline(runs)) is None
+
+
+@pytest.mark.parametrize(
+    "runs",
     [
         pytest.param([scored(2.0)], id="it was alone"),
         pytest.param([scored(2.0, contended=SHARED), scored(2.0)], id="the second was alone"),
@@ -106,13 +211,13 @@ def test_a_contended_number_that_could_be_kept_needs_another_run_at_most_twice()
         pytest.param([scored(2.0, contended=SHARED, error=0.5)], id="too blurred to be kept"),
     ],
 )
-def test_otherwise_no_run_is_added(results: list[RunResult]) -> None:
-    assert not needs_another_run(results, judgement_of(*results))
+def test_otherwise_no_run_is_added(runs: list[Run]) -> None:
+    assert further_runs(runs, judged_as_baseline(runs)) is None
 
 
-def test_a_lost_confirmation_is_tried_once_more() -> None:
-    results = [scored(2.0, contended=SHARED), ended(Outcome.LOST)]
-    assert needs_another_run(results, judgement_of(*results))
+def test_a_lost_repetition_is_tried_once_more() -> None:
+    runs = [scored(2.0, contended=SHARED), ended(Outcome.LOST, Purpose.REPEAT)]
+    assert further_runs(runs, judged_as_baseline(runs)) == (Purpose.REPEAT, 1)
 
 
 def test_bytes_may_be_repeated_exactly_while_their_answer_is_in_doubt() -> None:
@@ -124,8 +229,12 @@ def test_bytes_may_be_repeated_exactly_while_their_answer_is_in_doubt() -> None:
     assert not may_be_repeated([])
 
 
-def test_the_note_counts_the_runs_and_says_what_was_shared() -> None:
-    assert confirmation_note([]) == ""
-    note = confirmation_note([scored(2.0, contended=SHARED)])
-    assert "run 2 of at most 3" in note
-    assert SHARED in note
+def test_the_note_says_why_an_experiment_that_has_a_number_goes_on() -> None:
+    assert confirmation_note([run_of(None)]) == ""
+    assert confirmation_note([scored(2.0)]) == ""
+    shared = confirmation_note([scored(2.0, contended=SHARED), run_of(None, Purpose.REPEAT)])
+    assert "run 2 of at most 3" in shared
+    assert SHARED in shared
+    confirmed = confirmation_note([scored(1.9), run_of(None, CONFIRM), run_of(None, CONFIRM)])
+    assert "run 2 of 3" in confirmed
+    assert "fresh ones decide" in confirmed

@@ -197,7 +197,7 @@ def measured_baseline(lab: Lab) -> None:
     result = RunResult(outcome=Outcome.SCORED, reason="measured", val_bpb=2.0, standard_error=0.0)
     with lab.ledger.transaction():
         lab.ledger.append("run_finished", {"id": f"{baseline.id}.1", "result": result_to_json(result)})
-        judge_experiment(lab, baseline, result)
+        judge_experiment(lab, baseline)
     os.close(hold)
 
 

@@ -11,7 +11,7 @@ import pytest
 from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.export import COLUMNS, csv_text, export_results, foreign_commits, jsonl_text, one_field
 from autoresearch_mcp.lab.records import Experiment, Run
-from autoresearch_mcp.lab.states import Decision, Outcome, RunState, Verdict
+from autoresearch_mcp.lab.states import Decision, Outcome, Purpose, RunState, Verdict
 
 MakeExperiment = Callable[..., Experiment]
 
@@ -22,6 +22,7 @@ def run_of(experiment: Experiment, *, number: int = 1, **result: object) -> Run:
         experiment=experiment.id,
         attempt=1,
         seed=1,
+        purpose=Purpose.PROPOSED,
         device="cpu",
         state=RunState.FINISHED,
         result=RunResult(outcome=Outcome.SCORED, reason="", **result),  # type: ignore[arg-type]
@@ -67,10 +68,11 @@ def test_what_upstream_has_no_status_for_is_left_out_and_counted(experiment_of: 
         experiment_of(2, verdict=Verdict.WORSE, val_bpb=1.0, decision=Decision.PENDING),
         experiment_of(3, verdict=Verdict.CANCELLED, decision=Decision.REVERTED),
         experiment_of(4, verdict=Verdict.LOST, decision=Decision.PENDING),
+        experiment_of(5, verdict=Verdict.PRUNED, decision=Decision.REVERTED),
     ]
     results = export_results(without, {})
     assert results.rows == ()
-    assert results.left_out == {"undecided": 2, "cancelled": 1, "lost": 1}
+    assert results.left_out == {"undecided": 2, "cancelled": 1, "lost": 1, "pruned": 1}
 
 
 @pytest.mark.parametrize(

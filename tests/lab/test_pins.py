@@ -254,7 +254,7 @@ def test_a_run_under_changed_pins_is_not_started_or_tainted_and_is_kept_by_nobod
     better = dataclasses.replace(tainted, val_bpb=0.1, claimed_bpb=0.1)
     with lab.ledger.transaction():
         lab.ledger.append("run_finished", {"id": f"{experiment.id}.1", "result": result_to_json(better)})
-        judge_experiment(lab, experiment, better)
+        judge_experiment(lab, experiment)
     os.close(hold)
     with pytest.raises(DecisionError, match="tainted"):
         experiments.keep(lab, experiment.id, "it is better")

@@ -7,9 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def queue(*names: str, goes_on: tuple[int, ...] = ()) -> list[Waiting]:
+def queue(*names: str, goes_on: tuple[int, ...] = (), idle: tuple[int, ...] = ()) -> list[Waiting]:
     return [
-        Waiting(run_id=f"{name}{position}", researcher=name, position=position, goes_on=position in goes_on)
+        Waiting(
+            run_id=f"{name}{position}",
+            researcher=name,
+            position=position,
+            goes_on=position in goes_on,
+            awaited=position not in idle,
+        )
         for position, name in enumerate(names)
     ]
 
@@ -32,6 +38,10 @@ def test_who_was_served_longest_ago_is_first_and_a_newcomer_before_everybody() -
 
 def test_what_was_measured_before_goes_first() -> None:
     assert order(queue("a", "b", "b", goes_on=(2,)), {"b": 9}) == ["b2", "a0", "b1"]
+
+
+def test_what_nobody_waits_for_goes_last_although_its_experiment_was_measured_before() -> None:
+    assert order(queue("a", "b", "b", goes_on=(0,), idle=(0,)), {"b": 9}) == ["b1", "b2", "a0"]
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.dictionaries(st.sampled_from("abcd"), st.integers(0, 99)))

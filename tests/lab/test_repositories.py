@@ -51,7 +51,7 @@ def record(lab: Lab, *edit: str) -> Experiment:
         result = RunResult(outcome=Outcome.SCORED, reason="recorded", val_bpb=val_bpb, standard_error=0.0)
         with lab.ledger.transaction():
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-            judge_experiment(lab, experiment, result)
+            judge_experiment(lab, experiment)
     finally:
         os.close(hold)
     lab.align_branch(lab.session())

@@ -93,7 +93,7 @@ def measure(
         result = RunResult(outcome=outcome, reason="measured", val_bpb=val_bpb, standard_error=error, contended=contended)
         with lab.ledger.transaction():
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-            judge_experiment(lab, experiment, result)
+            judge_experiment(lab, experiment)
     return lab.ledger.experiment(experiment.id)
 
 

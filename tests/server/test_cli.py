@@ -35,6 +35,9 @@ COMMANDS = [
     "serve",
     "run",
     "keep",
+    "confirm",
+    "calibrate",
+    "finalize",
     "revert",
     "cancel",
     "accept-config",
@@ -85,7 +88,8 @@ def test_the_choices_are_those_of_the_tools() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["history"], ["status"], ["keep", "e0001"], ["run", "-d", "baseline"], ["verify"], ["plot"], ["report"]]
+    "command",
+    [["history"], ["status"], ["keep", "e0001"], ["run", "-d", "baseline"], ["verify"], ["plot"], ["report"], ["finalize"]],
 )
 def test_outside_a_lab_the_error_is_one_line_that_names_the_next_command(command: list[str], tmp_path: Path) -> None:
     error = one_line_error(call(*command, "--lab", tmp_path))

@@ -36,7 +36,7 @@ def measured(lab: Lab) -> Lab:
         )
         with lab.ledger.transaction():
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-            judge_experiment(lab, experiment, result)
+            judge_experiment(lab, experiment)
     os.close(hold)
     return lab
 

@@ -53,5 +53,5 @@ def _record(
         paths.log.write_text(log)
     with lab.ledger.transaction():
         lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-        judge_experiment(lab, experiment, result)
+        judge_experiment(lab, experiment)
     return lab.ledger.experiment(experiment.id)
