@@ -82,7 +82,7 @@ def propose(
                 f'{session.champion}. Call revert("{WORKSPACE}") (your edit is saved first) to start from the champion.'
             )
         parent = None if who.base is None else lab.ledger.experiment(who.base)
-        if parent is not None and not again:
+        if parent is not None and not again and not _was_accepted(lab, session, sha256):
             require_new(lab, session, who, parent, source)
         experiment_id = record_experiment(
             lab,
@@ -280,6 +280,11 @@ def _undecided(lab: Lab, experiment_id: str, wanted: Decision) -> tuple[Experime
             "Edit trainer/train.py and call run_experiment to try something else."
         )
     return experiment, lab.ledger.session_now(experiment.session)
+
+
+def _was_accepted(lab: Lab, session: Session, sha256: str) -> bool:
+    """True for bytes that are tried again since they got no answer without doubt, whoever had the same idea meanwhile."""
+    return bool(lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, sha256, limit=1))
 
 
 def _already_tried(lab: Lab, session: Session, who: Researcher, sha256: str) -> Experiment | None:

@@ -42,9 +42,9 @@ from .stopping import SessionFacts, crashes_in_a_row, stop_reason
 NEW_SESSION = "new"  # the tag that asks for a new session under a free name
 _PROGRAM_BYTES = 262_144
 _MOST_NAMED = 20  # sessions, in an error
-_REPEATED = (  # SQL: experiments of a comparability group that were run more than once
-    'session IN (SELECT tag FROM sessions WHERE "group" = ?) '
-    "AND id IN (SELECT experiment FROM runs GROUP BY experiment HAVING COUNT(*) > 1)"
+_REPEATED = (  # SQL: experiments of a comparability group that have runs with fresh seeds, the newest, which are noise enough
+    'id IN (SELECT id FROM experiments WHERE session IN (SELECT tag FROM sessions WHERE "group" = ?) '
+    "AND id IN (SELECT experiment FROM runs WHERE purpose IN ('confirm', 'noise')) ORDER BY rowid DESC LIMIT 200)"
 )
 _COUNTED = "session = ? AND verdict IS NOT 'cancelled' AND verdict IS NOT 'lost'"  # what a stop rule counts
 

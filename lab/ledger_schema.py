@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state);
 CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment);
 CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started_at);
+CREATE INDEX IF NOT EXISTS runs_by_purpose ON runs (purpose, experiment);
 CREATE TABLE IF NOT EXISTS researchers (
     session TEXT NOT NULL, name TEXT NOT NULL, workspace TEXT NOT NULL, base TEXT, base_version INTEGER NOT NULL,
     joined_at REAL NOT NULL, holds TEXT, PRIMARY KEY (session, name));

@@ -125,7 +125,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_server_of_one_era_another_version_or_another_name_is_told_apart(tmp_path: Path) -> None:
-    old = check(tmp_path, SERVER.replace("True", "False"))
+    old = check(tmp_path, SERVER.replace('"0.1.0", True', '"0.1.0", False'))
     assert old.level is Level.WARN
     assert "in revision 2026-07-28: it answers server/discover with an error" in old.found
     other = check(tmp_path, SERVER.replace("0.1.0", "9.9.9"))

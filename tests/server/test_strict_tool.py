@@ -23,7 +23,7 @@ def test_an_unknown_argument_is_named_with_those_there_are_and_nothing_is_done(l
     told = text_of(result)
     assert "run_experiment has no argument 'hypotesis'" in told
     assert "Did you mean 'hypothesis'?" in told
-    assert "description, hypothesis, researcher, wait_seconds" in told
+    assert "description, hypothesis, researcher, again, wait_seconds" in told
     assert lab.ledger.count_experiments() == 0
 
 
@@ -51,7 +51,7 @@ def test_a_tool_without_arguments_says_so(lab: Lab, era: str) -> None:
 def test_a_wrong_value_and_a_missing_argument_are_told_in_one_line_each(lab: Lab, era: str) -> None:
     told = text_of(call(lab, era, "history", {"page": 0, "sort": "x" * 5_000}))
     assert "page: input should be greater than or equal to 1, not 0" in told
-    assert "sort: input should be 'newest', 'oldest', 'best' or 'gain'" in told
+    assert "sort: input should be 'match', 'newest', 'oldest', 'best', 'gain' or 'near_miss'" in told
     assert "pydantic" not in told
     assert len(told) < 500
     assert "experiment_id is missing" in text_of(call(lab, era, "keep", {}))
