@@ -50,11 +50,11 @@ def queue_seeds(lab: Lab, session: Session) -> list[str]:
 
 def idle_experiment(lab: Lab) -> Experiment | None:
     """Return what to run now because nothing else is to be: None where something is, or was a moment ago."""
-    session = lab.ledger.newest_session()
-    if session is None or not lab.session_config(session).gate.measure_when_idle:
+    if time.time() - lab.ledger.last_event_at() < IDLE_SECONDS:
         return None
     if any(lab.ledger.runs_in_state(state) for state in (RunState.QUEUED, RunState.RUNNING)):
         return None
-    if time.time() - lab.ledger.last_event_at() < IDLE_SECONDS or lab.stop_reason(session) is not None:
+    session = lab.ledger.newest_session()
+    if session is None or not lab.session_config(session).gate.measure_when_idle or lab.stop_reason(session) is not None:
         return None
     return next((experiment for experiment, _ in seeds_wanted(lab, session)), None)

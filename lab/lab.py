@@ -182,14 +182,16 @@ class Lab:
     def session_config(self, session: Session) -> LabConfig:
         return LabConfig.model_validate_json(session.config)
 
-    def noise(self, session: Session) -> Noise:
+    def noise(self, session: Session | None) -> Noise:
         """Return the noise between seeds that a session is judged with: the human's, else what this lab measured, else a prior.
 
-        It is measured in the session's comparability group, on devices of its kind.
+        It is measured in the session's comparability group, on devices of its kind; before the first session nothing is.
         """
-        config = self.session_config(session)
+        config = self.config() if session is None else self.session_config(session)
         if config.gate.sigma is not None:
             return Noise(sigma=config.gate.sigma, source="set")
+        if session is None:
+            return measured_noise([], prior=config.profile_facts.prior_sigma)
         kind = device_kind(config)
         runs = self.ledger.runs_by_experiment(_REPEATED, session.group)
         groups = [

@@ -112,9 +112,10 @@ def _standing_in_the_way(lab: Lab, session: Session | None) -> list[str]:
 def rules(lab: Lab) -> list[str]:
     """Return the rules that the server enforces, in plain sentences with the numbers in force."""
     try:
-        config = lab.session_config(lab.session())
+        session = lab.session()
     except NotReadyError:
-        config = lab.config()
+        session = None
+    config = lab.config() if session is None else lab.session_config(session)
     clock = "wall-clock seconds" if config.clock_kind == "wall" else "seconds on all cores (CPU time)"
     return [
         "Only trainer/train.py counts: the server runs its bytes with its own copy of everything else.",
@@ -123,19 +124,13 @@ def rules(lab: Lab) -> list[str]:
         "The seed is the server's. A run is given no validation text, and a fresh scratch folder.",
         *_contention_rule(lab),
         *_stop_rules(config),
-        _gate_rule(lab, config),
+        _gate_rule(config, lab.noise(session)),
         "Every candidate is stored; revert loses nothing. keep and revert are final for an experiment.",
     ]
 
 
-def _gate_rule(lab: Lab, config: LabConfig) -> str:
+def _gate_rule(config: LabConfig, noise: Noise) -> str:
     shorter = f"or when train.py got shorter and it is worse by {SMALLEST_GAIN_SIGMAS:g} sigma at most"
-    try:
-        noise = lab.noise(lab.session())
-    except NotReadyError:
-        noise = Noise(
-            sigma=config.gate.sigma or config.profile_facts.prior_sigma, source="set" if config.gate.sigma else "prior"
-        )
     measured = f"Noise between seeds: sigma {noise.sigma:.4g} bpb ({noise.words})."
     if config.gate.rule == "any":
         return f"Gate 'any': keep is allowed when val_bpb is below the parent's, {shorter}. {measured}"
