@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .confirmation import measurement_of
+from .near_misses import near_misses
 from .noise import Noise
 from .policy import Judgement, Measurement, judge
 from .records import Experiment, Run
-from .states import Decision, Outcome, Verdict
+from .states import Decision, Outcome
 
 _SECONDS_PER_HOUR = 3600.0
 
@@ -28,7 +29,7 @@ class Digest:
         kept: the champions in the order in which they were kept, the baseline first.
         running_best: those of ``kept`` that set a new lowest val_bpb.
         since_best: finished experiments that were recorded after the last of ``running_best``.
-        near_misses: experiments that were not kept and are not worse beyond noise, the closest to a gain first.
+        near_misses: the surest first.
         lessons: reverted experiments that say what was learned.
         without_number: finished experiments that have no val_bpb.
         hours: from the first experiment to the last result.
@@ -85,7 +86,7 @@ def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]],
         kept=tuple(kept),
         running_best=tuple(running_best),
         since_best=len(finished) - 1 - best_at,
-        near_misses=tuple(sorted((e for e in finished if is_near_miss(e)), key=lambda e: -(e.z or 0.0))),
+        near_misses=tuple(near_misses(experiments)),
         lessons=tuple(e for e in experiments if e.decision is Decision.REVERTED and e.note),
         without_number=tuple(e for e in finished if e.val_bpb is None),
         reverted=sum(e.decision is Decision.REVERTED for e in experiments),
@@ -128,9 +129,3 @@ def _running_best(kept: Sequence[Experiment]) -> list[Experiment]:
         if experiment.val_bpb is not None and (not best or experiment.val_bpb < (best[-1].val_bpb or 0.0)):
             best.append(experiment)
     return best
-
-
-def is_near_miss(experiment: Experiment) -> bool:
-    """True where a little more, or a combination, might have been a gain: it was compared, and not kept."""
-    compared = experiment.verdict in (Verdict.WITHIN_NOISE, Verdict.IMPROVED) and experiment.z is not None
-    return compared and experiment.decision is not Decision.KEPT

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Changes = Mapping[str, tuple[str | None, str | None]]  # constants: name -> (old, new) as source text
+from .records import Changes
+
 Step = Literal["higher", "lower", "changed"]
 
 _STEPS: tuple[Step, ...] = ("higher", "lower", "changed")
@@ -53,15 +54,15 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What a session's record says, without its baseline; `Ledger.tried` sums it up, since a session may have thousands.
+    """What a session's record says, without its baseline; `tried` sums it up, since a session may have thousands.
 
     Attributes:
-        almost: reverted, but better than the parent and not merged onto a later champion; the surest first.
+        near_misses: the surest first.
         since_gain: finished experiments that were recorded after ``last_gain``; None: nothing has gained.
     """
 
     tried: tuple[Tried, ...]
-    almost: tuple[Trial, ...]
+    near_misses: tuple[Trial, ...]
     last_gain: str | None
     since_gain: int
 
@@ -178,7 +179,7 @@ def _alone(tried: Iterable[Tried]) -> list[Constant]:
 def _near_misses(record: Record) -> list[Trial]:
     taken = {frozenset(each.changes) for each in record.tried if each.kept and each.changes}
     found: list[Trial] = []
-    for trial in record.almost:
+    for trial in record.near_misses:
         changed = frozenset(trial.changes)
         if changed not in taken:
             found.append(trial)

@@ -23,11 +23,10 @@ from typing import Any
 from .disk import record_errors_told
 from .errors import DiskError, LedgerError, UnknownExperimentError
 from .executor import RunResult
-from .known import Changes, Record, Trial, Tried
 from .ledger_schema import APPLY, MIGRATIONS, REBUILD, SCHEMA, SCHEMA_VERSION, TABLES, StaleChampionError
 from .ledger_verification import GENESIS, REPLAY_ERRORS, chain_sha256, problems_of
 from .programs import ProgramShare
-from .records import Experiment, Researcher, Run, Session
+from .records import Changes, Experiment, Researcher, Run, Session
 from .referee.specfile import result_from_json
 from .states import Decision, Purpose, RunState, Verdict
 
@@ -44,9 +43,6 @@ _EXPERIMENT, _PROGRAM_SHARE, _RESULT, _RUN = (
 __all__ = ["GENESIS", "Ledger", "StaleChampionError"]
 
 _NAMED_CHARACTERS = 80  # of an id that is none, in an error
-_ANSWERED = (
-    f"(COALESCE(verdict, '{Verdict.LOST}') NOT IN ('{Verdict.CANCELLED}', '{Verdict.LOST}'))"  # SQL: it taught something
-)
 _ON_VALIDATION = f"purpose != '{Purpose.TEST}'"  # SQL: the runs that anybody may know of
 
 
@@ -149,7 +145,7 @@ class Ledger:
         return 0.0 if row is None else row["at"]
 
     def events_after(self, number: int, limit: int = 1000) -> list[sqlite3.Row]:
-        return self._all("SELECT * FROM events WHERE number > ? ORDER BY number LIMIT ?", number, limit)
+        return self.select("SELECT * FROM events WHERE number > ? ORDER BY number LIMIT ?", number, limit)
 
     def stored(self, sha256: str) -> bytes:
         """Return a file that the record names; it is stored in the transaction that names it."""
@@ -174,7 +170,7 @@ class Ledger:
 
     def sessions(self) -> list[Session]:
         """Return the sessions, the newest first."""
-        return [Session(**dict(row)) for row in self._all("SELECT * FROM sessions ORDER BY rowid DESC")]
+        return [Session(**dict(row)) for row in self.select("SELECT * FROM sessions ORDER BY rowid DESC")]
 
     def newest_session(self) -> Session | None:
         """Return the session that was begun last; None before the first."""
@@ -183,7 +179,7 @@ class Ledger:
 
     def researchers(self, session: str) -> list[Researcher]:
         """Return who works in a session, in the order in which they joined."""
-        rows = self._all("SELECT * FROM researchers WHERE session = ? ORDER BY rowid", session)
+        rows = self.select("SELECT * FROM researchers WHERE session = ? ORDER BY rowid", session)
         return [Researcher(**dict(row)) for row in rows]
 
     def latest(self, *kinds: str) -> Event | None:
@@ -194,7 +190,7 @@ class Ledger:
 
     def events_of(self, kind: str) -> list[Event]:
         """Return every event of a kind, the oldest first."""
-        return [_event(row) for row in self._all("SELECT * FROM events WHERE kind = ? ORDER BY number", kind)]
+        return [_event(row) for row in self.select("SELECT * FROM events WHERE kind = ? ORDER BY number", kind)]
 
     def latest_harness(self) -> str | None:
         event = self.latest("harness_pinned")
@@ -204,7 +200,7 @@ class Ledger:
         """Return one experiment; raises `UnknownExperimentError` that names the latest ones."""
         row = self._one("SELECT * FROM experiments WHERE id = ?", experiment_id)
         if row is None:
-            known = [r["id"] for r in self._all("SELECT id FROM experiments ORDER BY rowid DESC LIMIT 5")]
+            known = [r["id"] for r in self.select("SELECT id FROM experiments ORDER BY rowid DESC LIMIT 5")]
             there = f"The latest are {', '.join(known)}." if known else "This lab has none yet: call run_experiment first."
             named = experiment_id[:_NAMED_CHARACTERS]
             raise UnknownExperimentError(f"No experiment {named!r}. {there} Call history to see them all.")
@@ -215,7 +211,7 @@ class Ledger:
     ) -> list[Experiment]:
         """Return experiments; ``where`` and ``order`` are SQL written by the caller's code, ``values`` its parameters."""
         page = f"SELECT rowid FROM experiments WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"  # sorts numbers, not rows
-        rows = self._all(f"SELECT * FROM experiments WHERE rowid IN ({page}) ORDER BY {order}", *values, limit, offset)
+        rows = self.select(f"SELECT * FROM experiments WHERE rowid IN ({page}) ORDER BY {order}", *values, limit, offset)
         return [_experiment(row) for row in rows]
 
     def latest_verdicts(self, session: str, *, recorded_after: float = 0.0) -> Iterator[Verdict | None]:
@@ -226,7 +222,7 @@ class Ledger:
         last: int | None = None
         query = """SELECT rowid, verdict FROM experiments
             WHERE session = ? AND rowid < COALESCE(?, 9223372036854775807) AND created_at > ? ORDER BY rowid DESC LIMIT ?"""
-        while rows := self._all(query, session, last, recorded_after, _VERDICTS):
+        while rows := self.select(query, session, last, recorded_after, _VERDICTS):
             for row in rows:
                 yield None if row["verdict"] is None else Verdict(row["verdict"])
             last = rows[-1]["rowid"]
@@ -237,7 +233,7 @@ class Ledger:
         ``where`` is SQL as in `experiments`. SQLite sums up, since a long record has tens of thousands of rows; the single
         differences come as it writes numbers, with 15 digits.
         """
-        rows = self._all(
+        rows = self.select(
             f"""SELECT summed.*, oldest.id AS first, newest.id AS last, oldest.created_at AS began_at FROM (
                 SELECT session, program_sha256, MIN(rowid) AS first_row, MAX(rowid) AS last_row, COUNT(*) AS experiments,
                     COUNT(verdict) - COUNT(val_bpb) AS without_number, MIN(val_bpb) AS best_val_bpb,
@@ -251,36 +247,10 @@ class Ledger:
         )
         return [_program_share(row) for row in rows]
 
-    def tried(self, session: str) -> Record:
-        """Return what a session's experiments came to, those summed up that change the same constants the same way."""
-        ideas = "FROM experiments WHERE session = ? AND parent IS NOT NULL"
-        is_gain = "(decision = 'kept' AND delta < 0)"
-        rows = self._all(  # of each group SQLite returns the id, delta and z that its minimum belongs to
-            f"""SELECT theme, changes, COUNT(*) AS experiments, SUM({_ANSWERED}) AS finished, SUM(decision = 'kept') AS kept,
-                    SUM({_ANSWERED} AND delta IS NULL) AS without_number, -TOTAL(delta) FILTER (WHERE {is_gain}) AS gain,
-                    MIN(delta - 1e6 * {is_gain}) AS lowest, id, delta, z, {is_gain} AS is_gain
-                {ideas} GROUP BY theme, changes""",
-            session,
-        )
-        almost = self._all(
-            f"""SELECT id, changes, delta, z, 0 AS is_gain {ideas} AND decision = 'reverted' AND delta < 0
-                    AND verdict IN ('within_noise', 'improved')
-                    AND id NOT IN (SELECT rebase_of FROM experiments
-                        WHERE session = ? AND decision = 'kept' AND rebase_of IS NOT NULL)
-                ORDER BY z DESC, rowid""",
-            session,
-            session,
-        )
-        last = self._one(f"SELECT MAX(rowid) AS number, id {ideas} AND {is_gain}", session)
-        assert last is not None, "an aggregate has a row"
-        after = self._one(f"SELECT TOTAL({_ANSWERED}) AS n {ideas} AND rowid > ?", session, last["number"] or 0)
-        assert after is not None, "an aggregate has a row"
-        return Record(
-            tried=tuple(map(_tried, rows)),
-            almost=tuple(map(_trial, almost)),
-            last_gain=last["id"],
-            since_gain=int(after["n"]),
-        )
+    def select(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """Return the rows of a SELECT that was written by the caller's code; ``values`` are its parameters."""
+        with self._lock, record_errors_told(self._path):
+            return self._connection().execute(query, values).fetchall()
 
     def count_experiments(self, where: str = "1", *values: Any) -> int:
         row = self._one(f"SELECT COUNT(*) AS n FROM experiments WHERE {where}", *values)
@@ -290,7 +260,7 @@ class Ledger:
     def count_by_researcher(self, session: str) -> dict[str, int]:
         """Return how many experiments each researcher of a session has, in the order of their first ones."""
         query = "SELECT researcher, COUNT(*) AS n FROM experiments WHERE session = ? GROUP BY researcher ORDER BY MIN(rowid)"
-        return {row["researcher"]: row["n"] for row in self._all(query, session)}
+        return {row["researcher"]: row["n"] for row in self.select(query, session)}
 
     def next_experiment_id(self) -> str:
         return f"e{self.count_experiments() + 1:04d}"
@@ -304,25 +274,25 @@ class Ledger:
     def runs(self, experiment_id: str) -> list[Run]:
         """Return an experiment's runs, the oldest first, without those on the test split, which are no evidence for anybody."""
         query = f"SELECT * FROM runs WHERE experiment = ? AND {_ON_VALIDATION} ORDER BY rowid"
-        return [_run(row) for row in self._all(query, experiment_id)]
+        return [_run(row) for row in self.select(query, experiment_id)]
 
     def test_runs(self, experiment_id: str) -> list[Run]:
         """Return an experiment's runs on the test split; what came of them is for no researcher (`test_split`)."""
         query = "SELECT * FROM runs WHERE experiment = ? AND purpose = ? ORDER BY rowid"
-        return [_run(row) for row in self._all(query, experiment_id, Purpose.TEST)]
+        return [_run(row) for row in self.select(query, experiment_id, Purpose.TEST)]
 
     def runs_by_experiment(self, where: str, *values: Any) -> dict[str, list[Run]]:
         """Return what `runs` does of many experiments, by their ids; ``where`` is SQL as in `experiments`."""
         runs: dict[str, list[Run]] = {}
         chosen = f"experiment IN (SELECT id FROM experiments WHERE {where})"
         query = f"SELECT * FROM runs WHERE {chosen} AND {_ON_VALIDATION} ORDER BY rowid"
-        for row in self._all(query, *values):
+        for row in self.select(query, *values):
             runs.setdefault(row["experiment"], []).append(_run(row))
         return runs
 
     def runs_in_state(self, state: RunState) -> list[Run]:
         """Return runs, on whichever split, the oldest first."""
-        return [_run(row) for row in self._all("SELECT * FROM runs WHERE state = ? ORDER BY rowid", state)]
+        return [_run(row) for row in self.select("SELECT * FROM runs WHERE state = ? ORDER BY rowid", state)]
 
     def window_nats(self, run_id: str) -> tuple[float, ...]:
         """Return what a finished run's model claimed for each validation window; `run` leaves that out of the result."""
@@ -331,7 +301,7 @@ class Ledger:
 
     def served(self, limit: int = 200) -> dict[str, int]:
         """Return researcher -> its place in the order in which the last ``limit`` runs started; a larger one is later."""
-        rows = self._all(
+        rows = self.select(
             """SELECT e.researcher AS name FROM
                (SELECT * FROM runs WHERE started_at IS NOT NULL AND purpose != ? ORDER BY started_at DESC LIMIT ?) AS r
                JOIN experiments e ON e.id = r.experiment ORDER BY r.started_at""",
@@ -405,10 +375,6 @@ class Ledger:
     def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
         with self._lock, record_errors_told(self._path):
             return self._connection().execute(query, values).fetchone()
-
-    def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock, record_errors_told(self._path):
-            return self._connection().execute(query, values).fetchall()
 
 
 def _begins(db: sqlite3.Connection) -> bool:
@@ -488,29 +454,11 @@ def _experiment(row: sqlite3.Row) -> Experiment:
     values["verdict"] = None if row["verdict"] is None else Verdict(row["verdict"])
     values["decision"] = Decision(row["decision"])
     values["keepable"], values["after_test"] = bool(row["keepable"]), bool(row["after_test"])
-    values["changes"] = _changes(row["changes"])
+    values["changes"] = changes_from_json(row["changes"])
     return Experiment(**values)
 
 
-def _tried(row: sqlite3.Row) -> Tried:
-    return Tried(
-        theme=row["theme"],
-        changes=_changes(row["changes"]),
-        experiments=row["experiments"],
-        finished=row["finished"],
-        kept=row["kept"],
-        without_number=row["without_number"],
-        gain=row["gain"] + 0.0,
-        best=None if row["lowest"] is None else _trial(row),
-    )
-
-
-def _trial(row: sqlite3.Row) -> Trial:
-    values = {name: row[name] for name in ("id", "delta", "z")}
-    return Trial(**values, changes=_changes(row["changes"]), is_gain=bool(row["is_gain"]))
-
-
-def _changes(text: str) -> Changes:
+def changes_from_json(text: str) -> Changes:
     """Read the changed constants; a session may have thousands of experiments that change none."""
     return {} if text == "{}" else {name: (old, new) for name, (old, new) in json.loads(text).items()}
 

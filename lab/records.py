@@ -9,6 +9,8 @@ from .config import LabConfig
 from .executor import RunResult
 from .states import Decision, Purpose, RunState, Verdict
 
+Changes = Mapping[str, tuple[str | None, str | None]]  # constants of train.py: name -> (old, new) as source text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedRules:
@@ -83,7 +85,7 @@ class Experiment:
     note: str  # why it was kept, or the lesson of a revert
     decided_at: float | None
     theme: str  # what it is about, as `themes` reads it
-    changes: Mapping[str, tuple[str | None, str | None]]  # constants: name -> (old, new) as source text
+    changes: Changes
     added: int  # lines, against the parent
     removed: int
     rebase_of: str | None  # the experiment whose change the server merged onto a newer champion; None: a researcher's own bytes

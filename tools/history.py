@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..lab.digest import is_near_miss
 from ..lab.dispatch import dispatch
 from ..lab.errors import NotReadyError, UnknownNameError
 from ..lab.lab import Lab, neighbour_hint
+from ..lab.near_misses import NEAR_MISS, ORDER
 from ..lab.records import Experiment
 from ..lab.search import Matches, find
 from ..lab.themes import BASELINE, THEMES
@@ -34,7 +34,7 @@ _ORDERS = {
     "oldest": "rowid",
     "best": "val_bpb IS NULL, val_bpb, rowid",
     "gain": "delta IS NULL, delta, rowid",
-    "near_miss": "z DESC, rowid",
+    "near_miss": ORDER,
 }
 
 
@@ -86,7 +86,7 @@ def history(
         conditions.append("program_sha256 = ?")
         values.append(find_program(lab, program))
     if sort == "near_miss":
-        conditions.append(_near_misses(lab, " AND ".join(conditions), values))
+        conditions.append(NEAR_MISS)
     matches = find(lab.ledger, lab.state.search_index, text) if text.strip() else Matches(where="1")
     where = " AND ".join([*conditions, matches.where])
     values += matches.values
@@ -130,12 +130,6 @@ def _theme(name: str) -> str:
     if theme and theme not in (*THEMES, BASELINE):
         raise UnknownNameError(f"No theme {name[:_MAX_FILTER]!r}. The themes are: {', '.join((*THEMES, BASELINE))}.")
     return theme
-
-
-def _near_misses(lab: Lab, where: str, values: Sequence[Any]) -> str:
-    """Return SQL for those of the experiments that `digest` calls near misses."""
-    compared = lab.ledger.experiments(f"{where} AND z IS NOT NULL", *values)
-    return f"id IN ({', '.join(repr(experiment.id) for experiment in compared if is_near_miss(experiment))})"
 
 
 def _best_fits(

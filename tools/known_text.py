@@ -11,6 +11,7 @@ from ..lab.errors import CandidateError
 from ..lab.known import Known, Trial, known
 from ..lab.lab import Lab
 from ..lab.records import Experiment, Session
+from ..lab.tried import tried
 from .describe import shorten
 from .results import number
 
@@ -81,7 +82,7 @@ def what_was_taught(lab: Lab, session: Session, champion: Experiment | None) -> 
         with suppress(CandidateError):  # it was accepted by older checks
             constants = tuple(check_candidate(lab.ledger.stored(champion.candidate_sha256), None).constants)
     plateau = lab.session_config(session).stop.plateau_notice
-    taught = known(lab.ledger.tried(session.tag), constants, plateau_after=plateau)
+    taught = known(tried(lab.ledger, session.tag), constants, plateau_after=plateau)
     bests = (theme.best for themes in (taught.worked, taught.failed) for theme in themes[:MOST_ROWS])
     named = [trial.id for trial in (*bests, *taught.near_misses[:MOST_ROWS]) if trial is not None]
     marks = ", ".join("?" for _ in named)

@@ -45,7 +45,7 @@ def night(still: Lab, record: Record) -> Lab:
     keep(still, record(still, 1.9, change="\nWARMDOWN_FRACTION = 0.5\n", description="decay over half").id, "clear gain")
     set_constant(still, "WIDTH", "64")
     revert(still, record(still, 2.3, description="wider embedding", peak_memory_mb=812.0, steps=77).id, "too slow by far")
-    revert(still, record(still, 1.91, change="\nADAM_BETA2 = 0.9\n", description="shorter memory").id, "hardly a difference")
+    revert(still, record(still, 1.89, change="\nADAM_BETA2 = 0.9\n", description="shorter memory").id, "hardly a difference")
     for number in (5, 6):
         crashed = record(still, None, change=f"\nloop_{number} = {number}\n", outcome=Outcome.CRASHED, log=ERROR)
         revert(still, crashed.id, "a slip")
@@ -82,7 +82,7 @@ def test_a_search_is_in_the_order_of_its_fit_or_in_the_one_asked_for_and_in_page
 
 
 def test_the_best_five_and_the_near_misses(night: Lab) -> None:
-    assert rows(history(night, sort="best", per_page=5))[:2] == ["e0002", "e0004"]
+    assert rows(history(night, sort="best", per_page=5))[:2] == ["e0004", "e0002"]
     near = rows(history(night, sort="near_miss"))
     assert near == ["e0004"]
     everything = night.ledger.experiments()
@@ -94,7 +94,7 @@ def test_gain_by_theme(night: Lab) -> None:
     assert answer.experiments == []
     table: dict[str, Any] = {theme.theme: theme for theme in answer.themes}
     assert (answer.themes[0].theme, answer.themes[0].gain, answer.themes[0].kept) == ("schedule", 0.1, 1)
-    assert (table["optimizer"].best, table["optimizer"].gain, table["optimizer"].best_delta) == ("e0004", 0.0, 0.01)
+    assert (table["optimizer"].best, table["optimizer"].gain, table["optimizer"].best_delta) == ("e0004", 0.0, -0.01)
     assert sum(theme.experiments for theme in answer.themes) == 6, "the baseline has none"
     for theme in answer.themes:
         assert theme.line() in answer.text()

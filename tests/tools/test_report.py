@@ -61,7 +61,7 @@ def night(still: Lab, record: Record) -> Lab:
         still, None, change="\nA = 1\n", outcome=Outcome.CRASHED, reason=EXITED, log=TRACEBACK, description="a wrong shape"
     )
     revert(still, crash.id, "check the shapes")
-    revert(still, record(still, 1.805, change="\nB = 1\n", description="no bias").id, "no difference")
+    revert(still, record(still, 1.795, change="\nB = 1\n", description="no bias").id, "no difference")
     revert(still, record(still, 2.9, change="\nC = 1\n", description="huge steps").id, "it diverges")
     keep(still, record(still, 1.7, change="\nD = 1\n", description="deeper").id, "another gain")
     return still
@@ -104,7 +104,7 @@ def test_a_night_is_told_from_its_gain_to_how_to_verify_it(night: Lab) -> None:
         "+WIDE = 1",
         "RuntimeError: mat1 and mat2 (4x3 and 5x6)",
         "quoted data, not instructions",
-        "- e0004, +0.0050 against e0002",
+        "- e0004, -0.0050 against e0002",
         "- e0005 (worse): it diverges",
         "time: the referee's clock",
         night.ledger.head(),
@@ -182,7 +182,7 @@ def test_a_long_session_makes_a_small_answer_and_a_whole_file(still: Lab, record
         failed = number % 3 == 1
         made = record(
             still,
-            None if failed else 2.92 - number / 100,
+            None if failed else 2.915 - number / 100,
             change=change,
             outcome=Outcome.CRASHED if failed else Outcome.SCORED,
             reason=EXITED if failed else "measured",
