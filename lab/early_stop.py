@@ -7,13 +7,14 @@ ever ended early, never one that repeats, confirms or measures noise, and no bas
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .confirmation import run_that_counts
+from .curves import reports_of
 from .executor import RunResult
 from .pruning import METRIC, EarlyStop, LossCurve, Losses, excess_of, margin_of, replay
 from .records import Experiment, Run
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _NO_WORSE = (Verdict.IMPROVED, Verdict.WITHIN_NOISE)
 _MOST_RECORDED = 50  # the newest, that the margin is taken from
-_MOST_BYTES = 1 << 23  # of a curve
 _OF_GROUP = 'parent IS NOT NULL AND session IN (SELECT tag FROM sessions WHERE "group" = ?)'
 
 
@@ -95,21 +95,13 @@ def _losses(path: Path, budget_seconds: float, deducted_seconds: float) -> Losse
 
 
 def _points(path: Path) -> list[tuple[float, float]]:
-    """Return (seconds, loss) of a curve's reports while it trained; lines that are no reports are passed over."""
-    try:
-        with path.open("rb") as file:
-            lines = file.read(_MOST_BYTES).splitlines()
-    except OSError:
-        return []
-    points = []
-    for line in lines:
-        try:
-            report = json.loads(line)
+    """Return (seconds, loss) of a curve's reports while it trained; those without a loss are passed over."""
+    points = list[tuple[float, float]]()
+    for report in reports_of(path):
+        with suppress(ValueError, KeyError, TypeError, OverflowError):
             seconds, loss = float(report["seconds"]), float(report[METRIC])
-        except (ValueError, KeyError, TypeError, OverflowError):
-            continue
-        if seconds > 0:
-            points.append((seconds, loss))
+            if seconds > 0:
+                points.append((seconds, loss))
     return points
 
 

@@ -6,12 +6,12 @@ spans, so that noisy ones can be compared, and read as a table by whoever cannot
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+from ..lab.curves import reports_of
 from ..lab.lab import Lab
 from ..lab.records import Experiment, Session
 from ..lab.states import RunState
@@ -19,7 +19,6 @@ from ..lab.states import RunState
 SPANS = 150  # of a drawn curve
 ROWS = 24  # of its table
 _PREFERRED = "loss"
-_MOST_BYTES = 1 << 23  # of a curve: the file lies where an agent can write
 _OURS = ("step", "seconds")
 _LARGEST = 2**53
 
@@ -120,22 +119,9 @@ def spans_of(points: Sequence[tuple[float, float]], end_seconds: float, spans: i
 
 
 def _reports(lab: Lab, experiment: Experiment) -> list[dict[str, Any]]:
-    """Return what the newest run that was started reported; a line that is still being written is left out."""
+    """Return what the newest run that was started reported."""
     started = [run for run in lab.ledger.runs(experiment.id) if run.state is not RunState.QUEUED]
-    path = lab.state.run(started[-1].attempt_id).curve if started else None
-    reports: list[dict[str, Any]] = []
-    if path is None or not path.exists():
-        return []
-    with path.open("rb") as file:
-        lines = file.read(_MOST_BYTES).splitlines()
-    for line in lines:
-        try:
-            report = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(report, dict):
-            reports.append(cast("dict[str, Any]", report))
-    return reports
+    return reports_of(lab.state.run(started[-1].attempt_id).curve) if started else []
 
 
 def _names(reports: Sequence[dict[str, Any]]) -> list[str]:

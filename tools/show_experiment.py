@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ..lab.candidate import changed_constants, check_candidate, unified_diff
 from ..lab.confirmation import weigh
+from ..lab.curves import lines_of, reports_of
 from ..lab.dispatch import dispatch, finished_runs
 from ..lab.executor import RunResult
 from ..lab.lab import Lab
@@ -159,14 +160,8 @@ def _value(text: str | None) -> str:
 
 def _reported_parameters(lab: Lab, runs: Sequence[Run]) -> float | None:
     """Return how many parameters train.py reported, under one of the usual names; None: it did not."""
-    path = lab.state.run(runs[-1].attempt_id).curve
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        lines = file.read(_CURVE_START_BYTES).splitlines()
-    for line in lines:
-        with suppress(ValueError, TypeError, AttributeError):
-            report = json.loads(line)
+    for report in reports_of(lab.state.run(runs[-1].attempt_id).curve, most_bytes=_CURVE_START_BYTES):
+        with suppress(ValueError, TypeError):
             if (name := next((name for name in _PARAMETERS if name in report), None)) is not None:
                 return float(report[name])
     return None
@@ -228,7 +223,7 @@ def _log(lab: Lab, experiment: Experiment) -> tuple[str, str]:
 def _curve(lab: Lab, experiment: Experiment) -> tuple[str, str]:
     run = lab.ledger.runs(experiment.id)[-1]
     path = lab.state.run(run.attempt_id).curve
-    points = path.read_text().splitlines() if path.exists() else []
+    points = [line.decode(errors="replace") for line in lines_of(path)]
     longest = max((len(point) + 1 for point in points), default=1)
     stride = max(1, -(-len(points) // max(2, min(_CURVE_POINTS, PART_BYTES // longest - 1))))
     shown = points[::stride]
