@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...lab.lab import Lab
     from ...lab.records import Run
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.2
 _MOST_FAILURES = 4  # runs without a number that counts; the next try is the human's
 
 

@@ -109,6 +109,7 @@ ATTACKS: Mapping[str, Attack] = {
     ),
     # files
     "read_validation_data": Attack(against=Promise.FILES),
+    "read_test_text": Attack(against=Promise.FILES),
     "reopen_the_tokens_for_writing": Attack(against=Promise.FILES),
     "write_locked_files": Attack(against=Promise.FILES),
     "replace_locked_files": Attack(against=Promise.FILES),

@@ -186,6 +186,7 @@ def made_for(lab: Lab, folder: Path) -> Iterator[Victims]:
             "runs": str(lab.state.runs),
             "corpus": str(corpus.path),
             "validation_text": str(text),
+            "test_text": str(corpus.text_path("test")),
             "training_text": str(corpus.text_path("train")),
             "validation_secret": str(lab.state.validation_secret),
             "server": server.pid,
@@ -199,7 +200,10 @@ def made_for(lab: Lab, folder: Path) -> Iterator[Victims]:
         }
         known = {
             **{f"the secret of {name}": text for name, text in secret.items()},
-            "the validation text": hashlib.sha256(text.read_bytes()[:4096]).hexdigest(),
+            **{
+                f"the {split} text": hashlib.sha256(corpus.text_path(kind).read_bytes()[:4096]).hexdigest()
+                for kind, split in (("val", "validation"), ("test", "test"))
+            },
             "the API key of the server's environment": os.environ.get("ATTACK_API_KEY", mark),
         }
         with suppress(OSError):  # only root may

@@ -10,23 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoresearch_mcp.lab.lab import Lab
-from autoresearch_mcp.lab.states import Decision, Outcome, RunState
+from autoresearch_mcp.lab.states import AWAITED, Decision, Outcome, RunState
 
 from .labs import Place
 
 _GONE_SECONDS = 15.0
-# What may become of an experiment, one letter for each event.
-_LETTERS = {
+# What may become of an experiment and of a run, one letter for each event.
+_EXPERIMENT = {
     "experiment_recorded": "r",
-    "run_queued": "q",
-    "run_started": "s",
-    "run_retried": "t",
-    "run_finished": "f",
     "experiment_judged": "j",
+    "experiment_reopened": "o",
     "experiment_kept": "k",
     "experiment_reverted": "v",
 }
-_LIFE = re.compile(r"rq(s(ts)?)?fj(k|v)?")  # a cancelled run may never have been started
+_RUN = {"run_queued": "q", "run_started": "s", "run_retried": "t", "run_finished": "f"}
+_LIFE = re.compile(r"rq(s(ts)?)?fj(o(q|s|t|f)+j)?(k|v)?")  # with its awaited runs; a cancelled one may never have been started
+_RUN_LIFE = re.compile(r"q(s(ts)?)?f")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,20 +91,25 @@ def require_nobody(place: Place) -> None:
 
 def _require_one_life_each(lab: Lab) -> None:
     """One sequence of events for each experiment and for the lab, with nothing in it twice."""
-    lives: dict[str, str] = {}
+    lives, runs, awaited = dict[str, str](), dict[str, str](), set[str]()
     once: Counter[str] = Counter()
     for row in lab.ledger.events_after(0):
         kind, body = row["kind"], json.loads(row["body"])
-        if kind in _LETTERS:
-            experiment = body.get("experiment") or body["id"].partition(".")[0]
-            lives[experiment] = lives.get(experiment, "") + _LETTERS[kind]
-        else:
+        if kind == "run_queued" and body["purpose"] in AWAITED:
+            awaited.add(body["id"])
+        if kind in _RUN:
+            runs[body["id"]] = runs.get(body["id"], "") + _RUN[kind]
+        if kind in _EXPERIMENT or body.get("id") in awaited:
+            experiment = body["id"].partition(".")[0]
+            lives[experiment] = lives.get(experiment, "") + {**_EXPERIMENT, **_RUN}[kind]
+        elif kind not in _RUN:
             once[kind] += 1
-    for experiment, life in lives.items():
-        assert _LIFE.fullmatch(life), f"{experiment}: {life}"
+    for name, life, pattern in (*((*each, _LIFE) for each in lives.items()), *((*each, _RUN_LIFE) for each in runs.items())):
+        assert pattern.fullmatch(life), f"{name}: {life}"
     assert once["lab_created"] == 1
     assert once["rules_accepted"] == once["session_started"] <= 1
     assert once["train_file_restored"] <= 1
+    assert once["test_opened"] == once["test_compared"] <= 1
 
 
 def _require_one_result_each(lab: Lab) -> None:
@@ -113,7 +117,7 @@ def _require_one_result_each(lab: Lab) -> None:
     for folder in lab.state.runs.iterdir():
         assert not [path.name for path in folder.iterdir() if path.is_dir() and path.name != "code"], "scratch is left"
     for experiment in lab.ledger.experiments():
-        for run in lab.ledger.runs(experiment.id):
+        for run in (*lab.ledger.runs(experiment.id), *lab.ledger.test_runs(experiment.id)):
             assert run.state is RunState.FINISHED
             assert run.result is not None
             paths = [lab.state.run(run.id if n == 1 else f"{run.id}-{n}") for n in range(1, run.attempt + 1)]

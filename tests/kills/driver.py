@@ -1,4 +1,4 @@
-"""A server without its transport: opens the lab and calls tools, one after the other, as `server/app.py` does.
+"""A server without its transport: opens the lab and does what it is asked for, one after the other, as `server/app.py` does.
 
     driver.py FOLDER '[["run_experiment", {"description": "an idea", "wait_seconds": 0}], ...]'
 
@@ -10,14 +10,13 @@ import sys
 from pathlib import Path
 
 import sitecustomize
+from asked import ASKED
 from autoresearch_mcp.lab.isolation import BUBBLEWRAP
 from autoresearch_mcp.lab.lab import Lab
-from autoresearch_mcp.tools.catalog import TOOLS
 
 if __name__ == "__main__":
-    tools = {tool.name: tool.function for tool in TOOLS}
     calls = json.loads(sys.argv[2])
     sitecustomize.arm()
     lab = Lab.open(Path(sys.argv[1]), isolation=BUBBLEWRAP, pinned=False)  # the quick runner confines nothing
     for name, arguments in calls:
-        tools[name](lab, **arguments)
+        ASKED[name](lab, **arguments)

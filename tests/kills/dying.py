@@ -24,8 +24,11 @@ _SHORT = {
     "run_retried": "retried",
     "run_finished": "finished",
     "experiment_judged": "judged",
+    "experiment_reopened": "reopened",
     "experiment_kept": "kept",
     "experiment_reverted": "reverted",
+    "test_opened": "test split opened",
+    "test_compared": "gains compared",
     "train_file_restored": "train.py restored",
     "machine_calibrated": "calibrated",
 }

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-Phase = Literal["create", "submit", "train", "score", "ingest", "keep", "revert"]
+Phase = Literal["create", "submit", "train", "score", "ingest", "confirm", "keep", "revert", "test"]
 Event = Literal["call", "return", "c_call", "c_return"]
 
 
@@ -442,6 +442,36 @@ _REVERT = [
     _appended("revert.restored", "train_file_restored", "`train_file_restored` recorded", "revert"),
 ]
 
+_CONFIRM = [
+    _appended(
+        "confirm.reopened", "experiment_reopened", "`experiment_reopened` appended, not committed", "confirm", often=False
+    ),
+    _appended("confirm.queued", "run_queued", "the first of two fresh runs queued, not committed", "confirm"),
+    Point(
+        label="confirm.committed",
+        says="reopened and both runs queued, none started",
+        event="call",
+        function="dispatch",
+        module="lab/dispatch.py",
+        scenario="confirm",
+    ),
+]
+
+_TEST = [
+    _appended("test.opened", "test_opened", "`test_opened` appended, not committed", "open-test", often=False),
+    Point(
+        label="test.open",
+        says="the test split open on the record, no run queued",
+        event="return",
+        function="open_test",
+        module="lab/test_split.py",
+        scenario="open-test",
+    ),
+    _appended("test.queued", "run_queued", "the first run of the comparison queued, not committed", "open-test", often=False),
+    _appended("test.started", "run_started", "the first run of the comparison started", "open-test", often=False),
+    _appended("test.compared", "test_compared", "`test_compared` appended, not committed", "open-test"),
+]
+
 _QUICK = [
     Point(
         side="runner",
@@ -565,7 +595,7 @@ _REAL = [
     _real("score.written", "result.json written by the real runner", "return", "write_result", "specfile"),
 ]
 
-POINTS = (*_CREATE, *_SUBMIT, *_TRAIN, *_INGEST, *_KEEP, *_STALE, *_REVERT, *_QUICK, *_REAL)
+POINTS = (*_CREATE, *_SUBMIT, *_TRAIN, *_INGEST, *_CONFIRM, *_KEEP, *_STALE, *_REVERT, *_TEST, *_QUICK, *_REAL)
 
 
 def table() -> str:

@@ -8,13 +8,12 @@ from typing import Any
 
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.states import Decision, Verdict
-from autoresearch_mcp.tools.catalog import TOOLS
 
+from .asked import ASKED
 from .labs import CHAMPION, OTHER_TRAIN_PY, QUICK_TRAIN_PY, REAL_TRAIN_PY, UNDECIDED, idea
 
 Call = tuple[str, dict[str, Any]]
 
-_TOOLS = {tool.name: tool.function for tool in TOOLS}
 _UNKNOWN = b"# an edit that was never run\r\n"
 LONG_SECONDS = 300.0  # a run takes a moment, and a real one half a minute where others use the machine
 
@@ -49,9 +48,9 @@ class Scenario:
 
 
 def call(lab: Lab, calls: tuple[Call, ...]) -> None:
-    """Call tools one after the other, as a client would."""
+    """Ask for one thing after the other, as a client or a person would."""
     for name, arguments in calls:
-        _TOOLS[name](lab, **arguments)
+        ASKED[name](lab, **arguments)
 
 
 def _run(description: str, wait_seconds: float = 0.0) -> Call:
@@ -124,6 +123,23 @@ SCENARIOS: Mapping[str, Scenario] = {
             ("wait_experiment", {"experiment_id": _MERGED, "wait_seconds": LONG_SECONDS}),
         ),
         result=(_MERGED, Verdict.IMPROVED, Decision.PENDING),
+    ),
+    "confirm": Scenario(
+        stage="scored",
+        train=idea(1.9),
+        calls=(("confirm_experiment", _DECIDE),),
+        again=(
+            ("confirm_experiment", _DECIDE),
+            ("wait_experiment", {"experiment_id": UNDECIDED, "wait_seconds": LONG_SECONDS}),
+        ),
+        result=(UNDECIDED, Verdict.IMPROVED, Decision.PENDING),
+    ),
+    "open-test": Scenario(
+        stage="stale",  # an idea is the champion
+        train=OTHER_TRAIN_PY,
+        calls=(("open_test", {}),),
+        again=(("open_test", {}),),
+        result=_IMPROVED,
     ),
     "revert": Scenario(
         stage="scored",
