@@ -141,7 +141,7 @@ def failure_counts(failures: Sequence[tuple[Experiment, Failure]], limit: int | 
 def plateau_words(night: Night) -> str:
     """Return how long ago the last gain was; empty where nothing came after it."""
     since = night.digest.since_best
-    return f"{since} finished later {'is' if since == 1 else 'are'} no lower." if since else ""
+    return f"{since} finished later; none was kept with a lower number." if since else ""
 
 
 def kept_words(night: Night, experiment: Experiment) -> str:
