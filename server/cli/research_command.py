@@ -92,7 +92,7 @@ def research(
 
 
 def summary(report: Report, folder: Path, chart: Path | None, seconds: float) -> dict[str, object]:
-    """Return the facts of a session; counts include the baseline, ``crashed`` is every run without a number."""
+    """Return the facts of a session; counts include the baseline."""
     experiments = report.experiments
     kept = [(e.val_bpb, e.id) for e in experiments if e.decision == "kept" and e.val_bpb is not None]
     best_val_bpb, best_experiment = min(kept, default=(None, None))
@@ -106,7 +106,7 @@ def summary(report: Report, folder: Path, chart: Path | None, seconds: float) ->
         "experiments": len(experiments),
         "kept": len(kept),
         "reverted": sum(e.decision == "reverted" for e in experiments),
-        "crashed": sum(e.val_bpb is None for e in experiments),
+        "without_number": sum(e.val_bpb is None for e in experiments),
         "ended_early": report.ended_early,
         "seconds": round(seconds, 1),
         "chart": None if chart is None else str(chart),
