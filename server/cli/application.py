@@ -5,6 +5,8 @@ The command modules import what they need inside their functions, so that `serve
 
 from __future__ import annotations
 
+import inspect
+
 import typer
 
 from .bench_command import bench
@@ -47,5 +49,6 @@ _COMMANDS = {
 
 for _panel, _functions in _COMMANDS.items():
     for _function in _functions:
-        app.command(rich_help_panel=_panel)(_function)
+        _help = inspect.cleandoc(_function.__doc__ or "").replace("[", r"\[")  # rich would take a section's name for markup
+        app.command(rich_help_panel=_panel, help=_help)(_function)
 app.add_typer(hook, name="hook", rich_help_panel="Set up")

@@ -74,6 +74,10 @@ def test_help_lists_every_command() -> None:
         assert re.search(rf"^\W*{command}  ", result.stdout, re.MULTILINE), command
 
 
+def test_help_names_sections_of_the_rules_in_their_brackets() -> None:
+    assert "by the rules of [early_stop]" in " ".join(call("early-stop", "--help").stdout.split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_and_its_options(command: str) -> None:
     result = call(command, "--help")
