@@ -18,7 +18,7 @@ from autoresearch_mcp.tools.show_experiment import show_experiment
 
 pytestmark = pytest.mark.slow
 
-BUDGET_SECONDS = 10.0  # a tenth of it has reports enough to be judged
+BUDGET_SECONDS = 6.0  # a tenth of it has reports enough to be judged
 RULES = "[early_stop]\nmargin = 0.5\n"
 
 
