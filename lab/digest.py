@@ -14,7 +14,7 @@ from .near_misses import near_misses
 from .noise import Noise
 from .policy import Judgement, Measurement, judge
 from .records import Experiment, Run
-from .states import Decision, Outcome
+from .states import AWAITED, Decision, Outcome
 
 _SECONDS_PER_HOUR = 3600.0
 
@@ -32,7 +32,7 @@ class Digest:
         near_misses: the surest first.
         lessons: reverted experiments that say what was learned.
         without_number: finished experiments that have no val_bpb.
-        hours: from the first experiment to the last result.
+        hours: from the first experiment to the last result that a researcher waited for.
         device_seconds: of every run that ended, start-up and scoring included.
     """
 
@@ -70,7 +70,8 @@ def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]],
     kept = sorted((e for e in experiments if e.decision is Decision.KEPT), key=lambda e: e.decided_at or 0.0)
     baseline = next((e for e in kept if e.is_baseline), None)
     champion = kept[-1] if kept else None
-    ends = [run.finished_at for members in runs.values() for run in members if run.finished_at is not None]
+    awaited = [run for members in runs.values() for run in members if run.purpose in AWAITED]
+    ends = [run.finished_at for run in awaited if run.finished_at is not None]
     hours = (max(ends) - experiments[0].created_at) / _SECONDS_PER_HOUR if ends and experiments else None
     finished = [e for e in experiments if e.verdict is not None]
     results = [run.result for members in runs.values() for run in members if run.result is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from autoresearch_mcp.lab.digest import Digest, digest
@@ -88,6 +89,15 @@ def test_hours_go_from_the_first_experiment_to_the_last_result(night: Digest) ->
     assert night.hours == pytest.approx((8600.0 - 1000.0) / 3600.0)
     assert night.experiments_per_hour == pytest.approx(8 / (7600.0 / 3600.0))
     assert night.device_seconds == pytest.approx(8 * 300.0)
+
+
+def test_a_run_that_measures_the_noise_days_later_makes_no_session_longer(experiment_of: Make) -> None:
+    experiment = experiment_of(1, val_bpb=2.0, decision=Decision.KEPT, decided_at=1.0)
+    (first,) = run_of(experiment, finished_at=experiment.created_at + 600.0, seconds=300.0)
+    later = replace(first, id="e0001.2", purpose=Purpose.NOISE, finished_at=experiment.created_at + 1e6)
+    summary = digest([experiment], {experiment.id: [first, later]}, NOISE)
+    assert summary.hours == pytest.approx(600.0 / 3600.0)
+    assert summary.device_seconds == pytest.approx(600.0)
 
 
 def test_a_simpler_champion_that_is_a_little_worse_is_no_new_best(experiment_of: Make) -> None:
