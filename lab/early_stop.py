@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .config import LabConfig
     from .lab import Lab
 
-_NO_WORSE = (Verdict.IMPROVED, Verdict.WITHIN_NOISE)
 _MOST_RECORDED = 50  # the newest, that the margin is taken from
 _OF_GROUP = 'parent IS NOT NULL AND session IN (SELECT tag FROM sessions WHERE "group" = ?)'
 
@@ -48,10 +47,12 @@ def early_stop_of(
 
 
 def _recorded(lab: Lab, experiment: Experiment, config: LabConfig) -> list[float]:
-    """Return how far above its parent each recorded run of this comparability group lay at most that ended no worse."""
+    """Return how far above its parent each recorded run of this comparability group lay at most that ended no worse.
+
+    No worse is a number that is not above the parent's: one that is, though within noise, did not come back.
+    """
     group = lab.ledger.session_now(experiment.session).group
-    where = f"{_OF_GROUP} AND verdict IN (?, ?)"
-    children = lab.ledger.experiments(where, group, *_NO_WORSE, order="rowid DESC", limit=_MOST_RECORDED)
+    children = lab.ledger.experiments(f"{_OF_GROUP} AND delta <= 0", group, order="rowid DESC", limit=_MOST_RECORDED)
     compared = [pair for child in children if (pair := _compared(lab, child, config)) is not None]
     return [excess for pair in compared if (excess := pair.excess(config.early_stop.after_share)) is not None]
 
@@ -191,7 +192,7 @@ def replayed(lab: Lab, group: str, config: LabConfig) -> Replay:
                     reason=end[1],
                 )
             )
-        elif experiment.verdict in _NO_WORSE and (excess := pair.excess(rules.after_share)) is not None:
+        elif (experiment.delta or 0.0) <= 0 and (excess := pair.excess(rules.after_share)) is not None:
             recorded = [*recorded, excess][-_MOST_RECORDED:]
     return Replay(
         compared=compared,
