@@ -192,7 +192,7 @@ def replayed(lab: Lab, group: str, config: LabConfig) -> Replay:
                     reason=end[1],
                 )
             )
-        elif (experiment.delta or 0.0) <= 0 and (excess := pair.excess(rules.after_share)) is not None:
+        elif experiment.delta is not None and experiment.delta <= 0 and (excess := pair.excess(rules.after_share)) is not None:
             recorded = [*recorded, excess][-_MOST_RECORDED:]
     return Replay(
         compared=compared,
