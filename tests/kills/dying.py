@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ _SHORT = {
     "harness_pinned": "harness pinned",
     "rules_accepted": "rules accepted",
     "session_started": "session started",
+    "researcher_joined": "researcher joined",
     "experiment_recorded": "recorded",
     "run_queued": "queued",
     "run_started": "started",
@@ -66,5 +68,6 @@ def recorded(place: Place, after: int = 0) -> list[str]:
 
 
 def short(kinds: list[str]) -> str:
-    """Return events in a few words."""
-    return ", ".join(_SHORT.get(kind, kind) for kind in kinds) or "nothing"
+    """Return events in a few words, those that follow one another as one."""
+    counted = ((_SHORT.get(kind, kind), len(list(group))) for kind, group in itertools.groupby(kinds))
+    return ", ".join(words if count == 1 else f"{words} {count} times" for words, count in counted) or "nothing"
