@@ -251,6 +251,6 @@ def _compare_in_words(
     distance = f"{abs(delta):.4f} {direction} than" if delta else "equal to"
     return (
         f"val_bpb {child.val_bpb:.4f} is {distance} the parent's {parent.val_bpb:.4f} with a standard error of "
-        f"{standard_error:.4f} (sigma {sigma:.4f}, {sigma_source}), {verdict.value.replace('_', ' ')} and "
+        f"{standard_error:.4f} (sigma {sigma:.4f}, {sigma_source}), {verdict.words} and "
         f"{confidence_word(confidence)} a true gain (confidence {confidence:.4f})"
     )

@@ -65,6 +65,11 @@ class Verdict(StrEnum):
     LOST = "lost"
     PRUNED = "pruned"
 
+    @property
+    def words(self) -> str:
+        """The verdict as people write it."""
+        return self.value.replace("_", " ")
+
     def has_number(self) -> bool:
         """True where a certified val_bpb exists."""
         return self in (Verdict.IMPROVED, Verdict.WITHIN_NOISE, Verdict.WORSE)

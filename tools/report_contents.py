@@ -105,7 +105,7 @@ def result_words(night: Night) -> tuple[str, str]:
     moved = f"{abs(d.gain):.4f} {'below' if d.gain >= 0 else 'above'} the baseline"
     return (
         f"val_bpb {number(d.baseline.val_bpb, '.4f')} -> {number(d.champion.val_bpb, '.4f')}",
-        f" (bits per byte, lower is better): {moved}, {d.overall.verdict.value.replace('_', ' ')}, "
+        f" (bits per byte, lower is better): {moved}, {d.overall.verdict.words}, "
         f"{confidence_word(d.overall.confidence)} a true gain (confidence {d.overall.confidence:.3f}, {_noise(night.noise)}).",
     )
 
@@ -174,7 +174,7 @@ def experiment_row(night: Night, experiment: Experiment) -> Row:
 
 def verdict_words(experiment: Experiment) -> str:
     """Return the verdict as people write it."""
-    return "running" if experiment.verdict is None else experiment.verdict.value.replace("_", " ")
+    return "running" if experiment.verdict is None else experiment.verdict.words
 
 
 def miss_words(experiment: Experiment) -> str:

@@ -185,8 +185,8 @@ class Autopilot:
         """Keep what the gate allows, also where another's keep came first and the server merged it; revert the rest."""
         experiment_id, learned = answer.experiment.id, lesson(answer.experiment)
         if answer.keepable:
-            verdict = str(answer.experiment.verdict).replace("_", " ")
-            reason = f"{answer.experiment.delta or 0.0:+.4f} bpb, {verdict}; the gate allows it."
+            verdict = Verdict(answer.experiment.verdict)  # what may be kept has one
+            reason = f"{answer.experiment.delta or 0.0:+.4f} bpb, {verdict.words}; the gate allows it."
             try:
                 kept = await self._client.call("keep", KeepAnswer, experiment_id=experiment_id, reason=reason)
                 if kept.outcome == "kept":
