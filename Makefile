@@ -68,7 +68,7 @@ attack-figures: setup
 # Every labelled point at which a process is killed, written down in docs/RECOVERY.md.
 kill-matrix: setup
 	$(BIN)/pytest -q tests/kills --kill-points=all --kill-cells=$(VENV)/kill-cells.json -n 2
-	$(BIN)/python tests/kills/table.py $(VENV)/kill-cells.json docs/RECOVERY.md
+	$(BIN)/python -m tests.kills.table $(VENV)/kill-cells.json docs/RECOVERY.md
 
 # Eight clients of one server, 200 trained experiments (half an hour on two cores; corpus wheels).
 crowd: setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -91,21 +91,23 @@ def require_nobody(place: Place) -> None:
 
 def _require_one_life_each(lab: Lab) -> None:
     """One sequence of events for each experiment and for the lab, with nothing in it twice."""
-    lives, runs, awaited = dict[str, str](), dict[str, str](), set[str]()
+    lives, runs, awaited = defaultdict[str, str](str), defaultdict[str, str](str), set[str]()
     once: Counter[str] = Counter()
     for row in lab.ledger.events_after(0):
         kind, body = row["kind"], json.loads(row["body"])
         if kind == "run_queued" and body["purpose"] in AWAITED:
             awaited.add(body["id"])
         if kind in _RUN:
-            runs[body["id"]] = runs.get(body["id"], "") + _RUN[kind]
-        if kind in _EXPERIMENT or body.get("id") in awaited:
-            experiment = body["id"].partition(".")[0]
-            lives[experiment] = lives.get(experiment, "") + {**_EXPERIMENT, **_RUN}[kind]
-        elif kind not in _RUN:
+            runs[body["id"]] += _RUN[kind]
+            if body["id"] in awaited:
+                lives[body["id"].partition(".")[0]] += _RUN[kind]
+        elif kind in _EXPERIMENT:
+            lives[body["id"]] += _EXPERIMENT[kind]
+        else:
             once[kind] += 1
-    for name, life, pattern in (*((*each, _LIFE) for each in lives.items()), *((*each, _RUN_LIFE) for each in runs.items())):
-        assert pattern.fullmatch(life), f"{name}: {life}"
+    for members, pattern in ((lives, _LIFE), (runs, _RUN_LIFE)):
+        for name, life in members.items():
+            assert pattern.fullmatch(life), f"{name}: {life}"
     assert once["lab_created"] == 1
     assert once["rules_accepted"] == once["session_started"] <= 1
     assert once["train_file_restored"] <= 1

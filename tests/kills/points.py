@@ -1,50 +1,15 @@
-"""The labelled points: where a process of ours is killed, and what it was doing.
+"""The labelled points: those at which a server is killed, here, and those of a runner (`runner_points`).
 
-`hook/sitecustomize.py` recognises them from outside, by the functions that are called and return there. A point whose function
-was renamed no longer fires, which fails its test and `test_points.py`.
+A point whose function was renamed no longer fires, which fails its test and `test_points.py`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import asdict
 
-Phase = Literal["create", "submit", "train", "score", "ingest", "confirm", "keep", "revert", "test"]
-Event = Literal["call", "return", "c_call", "c_return"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One point.
-
-    Attributes:
-        label: unique; the phase comes first.
-        says: what was done when the process dies, as the rest of a sentence that begins "killed".
-        event, function, module: what `sys.setprofile` reports there: the event, the qualified name (of a function written in C
-            just its name), the end of the file's name (empty: any; unknown for a function written in C).
-        where: regular expressions that the function's arguments match.
-        within: a function that has to be among the callers; empty: any.
-        nth: the how many-th time.
-        scenario: what the process was asked for (`scenarios.py`); of a runner: which runner.
-        often: True for those that `make test` goes through; `make kill-matrix` goes through all.
-    """
-
-    label: str
-    says: str
-    event: Event
-    function: str
-    side: Literal["server", "runner"] = "server"
-    module: str = ""
-    where: dict[str, str] = field(default_factory=dict)
-    within: str = ""
-    nth: int = 1
-    scenario: str
-    often: bool = True
-
-    @property
-    def phase(self) -> str:
-        return self.label.partition(".")[0]
+from .point import Point
+from .runner_points import QUICK, REAL
 
 
 def _appended(label: str, kind: str, says: str, scenario: str, *, often: bool = True) -> Point:
@@ -472,130 +437,7 @@ _TEST = [
     _appended("test.compared", "test_compared", "`test_compared` appended, not committed", "open-test"),
 ]
 
-_QUICK = [
-    Point(
-        side="runner",
-        label="submit.runner-begins",
-        says="before it detaches itself",
-        event="call",
-        function="main",
-        module="lab/referee/__main__.py",
-        scenario="quick",
-    ),
-    Point(
-        side="runner",
-        label="submit.runner-detached",
-        says="in a session of its own",
-        event="c_return",
-        function="setsid",
-        within="main",
-        scenario="quick",
-    ),
-    Point(
-        side="runner",
-        label="submit.runner-reads",
-        says="its spec read",
-        event="return",
-        function="read_spec",
-        module="lab/referee/specfile.py",
-        scenario="quick",
-        often=False,
-    ),
-    Point(
-        side="runner",
-        label="train.device",
-        says="the device's lock taken",
-        event="return",
-        function="try_lock",
-        module="lab/locks.py",
-        where={"path": ".*/devices/.*"},
-        scenario="quick",
-    ),
-    Point(
-        side="runner",
-        label="train.training",
-        says="in the training phase",
-        event="return",
-        function="Reports.phase",
-        module="lab/referee/reports.py",
-        where={"phase": "training"},
-        scenario="quick",
-    ),
-    Point(
-        side="runner",
-        label="score.scoring",
-        says="in the scoring phase",
-        event="return",
-        function="Reports.phase",
-        module="lab/referee/reports.py",
-        where={"phase": "scoring"},
-        scenario="quick",
-        often=False,
-    ),
-    Point(
-        side="runner",
-        label="ingest.result-unnamed",
-        says="the result written, not yet under its name",
-        event="c_return",
-        function="fsync",
-        within="write_result",
-        scenario="quick",
-    ),
-    Point(
-        side="runner",
-        label="ingest.result-named",
-        says="result.json in place, its folder not flushed",
-        event="c_return",
-        function="replace",
-        within="write_result",
-        scenario="quick",
-    ),
-    Point(
-        side="runner",
-        label="ingest.result",
-        says="result.json written, the process still there",
-        event="return",
-        function="write_result",
-        module="lab/referee/specfile.py",
-        scenario="quick",
-        often=False,
-    ),
-]
-
-
-def _real(label: str, says: str, event: Event, function: str, module: str, *, nth: int = 1, often: bool = False) -> Point:
-    file = f"lab/referee/{module}.py"
-    return Point(
-        side="runner",
-        label=label,
-        says=says,
-        event=event,
-        function=function,
-        module=file,
-        nth=nth,
-        scenario="real",
-        often=often,
-    )
-
-
-_REAL = [
-    _real("train.workers", "the scoring processes started, known to nobody", "return", "ScoringWorkers.start", "workers"),
-    _real("train.candidate", "train.py started, known to nobody", "return", "start_candidate", "candidate_process", often=True),
-    _real("train.confined", "every sandbox made", "return", "Training._confirm_confinement", "training"),
-    _real("train.clock", "the clock started", "return", "Training._start_clock", "training"),
-    _real("train.reported", "in the middle of training", "return", "Reports.point", "reports", often=True),
-    _real("train.ended", "train.py and its model done", "call", "Training._judge_exit", "training"),
-    _real("score.windows", "the rows made", "return", "ScoredRows.finish", "scored_rows"),
-    _real(
-        "score.copied", "the model copied for both scoring processes", "return", "ScoringWorkers.copy_model", "workers", nth=2
-    ),
-    _real("score.bulk", "the claims in, the audits not begun", "return", "ScoringWorkers.end_bulk", "workers", often=True),
-    _real("score.scored", "the number certified, nothing written", "return", "Scoring.score", "scoring"),
-    _real("score.swept", "the run's scratch removed", "return", "remove_folder", "scratch"),
-    _real("score.written", "result.json written by the real runner", "return", "write_result", "specfile"),
-]
-
-POINTS = (*_CREATE, *_SUBMIT, *_TRAIN, *_INGEST, *_CONFIRM, *_KEEP, *_STALE, *_REVERT, *_TEST, *_QUICK, *_REAL)
+POINTS = (*_CREATE, *_SUBMIT, *_TRAIN, *_INGEST, *_CONFIRM, *_KEEP, *_STALE, *_REVERT, *_TEST, *QUICK, *REAL)
 
 
 def table() -> str:

@@ -1,6 +1,6 @@
 """The table of docs/RECOVERY.md from the outcomes that the tests wrote down.
 
-    table.py CELLS FILE
+    python -m tests.kills.table CELLS FILE
 
 Replaces what stands between the two markers in FILE; `make kill-matrix` runs it.
 """
@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from points import POINTS
+from .points import POINTS
 
 BEGIN, END = "<!-- kill-matrix: begin -->", "<!-- kill-matrix: end -->"
 

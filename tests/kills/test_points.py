@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Callable
-from typing import get_args
 
 import pytest
 
 from .conftest import Arm
 from .dying import start
 from .labs import Copy
-from .points import POINTS, Phase
+from .points import POINTS
 from .scenarios import LONG_SECONDS, SCENARIOS, call
 
 
@@ -20,7 +19,8 @@ def test_every_phase_has_points_and_every_label_is_used_once() -> None:
     assert len(POINTS) >= 30
     assert max(Counter(point.label for point in POINTS).values()) == 1
     sides = {(point.phase, point.side) for point in POINTS}
-    assert {phase for phase, _ in sides} == set(get_args(Phase))
+    phases = {"create", "submit", "train", "score", "ingest", "confirm", "keep", "revert", "test"}
+    assert {phase for phase, _ in sides} == phases
     assert {(phase, "runner") for phase in ("submit", "train", "score", "ingest")} <= sides
     assert {point.scenario for point in POINTS} == set(SCENARIOS)
 

@@ -10,7 +10,7 @@ from .checks import Now, Users, require_whole
 from .conftest import Arm
 from .dying import recorded, short
 from .labs import Copy, Place
-from .points import Point
+from .point import Point
 from .scenarios import SCENARIOS, call
 
 Record = Callable[[str, object], None]

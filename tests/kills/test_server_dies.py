@@ -10,7 +10,7 @@ from .checks import Now, Users, require_whole
 from .conftest import Arm
 from .dying import die, recorded, short
 from .labs import Copy
-from .points import Point
+from .point import Point
 from .scenarios import SCENARIOS, call
 
 
