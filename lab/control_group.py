@@ -1,9 +1,9 @@
 """A session beside the built-in researcher's: who is ahead after the same effort. Pure functions over records.
 
-Effort is counted in experiments that got an answer, and in device seconds of the runs that a researcher waited for; what a
-lab measured while it was idle costs nobody. Guarantees: two searches are compared at the effort of the one that spent less,
-and judged with the noise between seeds. Does not: say that two searches which began from different files had the same chance
-(`Rival.same_start` tells), or correct for a search that knew what the other had tried.
+Effort is counted in experiments that got an answer, and in device seconds of the runs that their decisions waited for; what a
+lab measured while it was idle, or a human asked for later, costs nobody. Guarantees: two searches are compared at the effort of
+the one that spent less, and judged with the noise between seeds. Does not: say that two searches which began from different
+files had the same chance (`Rival.same_start` tells), or correct for a search that knew what the other had tried.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .digest import compared
+from .digest import awaited_runs, compared
 from .noise import Noise
 from .policy import Judgement
 from .records import Experiment, Run, Session
-from .states import AWAITED, NO_ANSWER, Decision
+from .states import NO_ANSWER, Decision
 
 AUTOPILOT = "autopilot"  # whom the record names for `autoresearch research`; the strategy stands behind it in brackets
 
@@ -74,7 +74,7 @@ def search_steps(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[
     for experiment in experiments:
         if experiment.verdict is None:
             continue
-        results = [run.result for run in runs.get(experiment.id, ()) if run.purpose in AWAITED]
+        results = [run.result for run in awaited_runs(experiment, runs)]
         seconds += sum(result.total_seconds for result in results if result is not None)
         if experiment.verdict in NO_ANSWER:  # its time was spent all the same
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .confirmation import measurement_of
+from .confirmation import number_of
 from .near_misses import near_misses
 from .noise import Noise
 from .policy import Judgement, Measurement, judge
@@ -32,7 +32,7 @@ class Digest:
         near_misses: the surest first.
         lessons: reverted experiments that say what was learned.
         without_number: finished experiments that have no val_bpb.
-        hours: from the first experiment to the last result that a researcher waited for.
+        hours: from the first experiment to the last result that a decision waited for.
         device_seconds: of every run that ended, start-up and scoring included.
     """
 
@@ -70,8 +70,7 @@ def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]],
     kept = sorted((e for e in experiments if e.decision is Decision.KEPT), key=lambda e: e.decided_at or 0.0)
     baseline = next((e for e in kept if e.is_baseline), None)
     champion = kept[-1] if kept else None
-    awaited = [run for members in runs.values() for run in members if run.purpose in AWAITED]
-    ends = [run.finished_at for run in awaited if run.finished_at is not None]
+    ends = [run.finished_at for e in experiments for run in awaited_runs(e, runs) if run.finished_at is not None]
     hours = (max(ends) - experiments[0].created_at) / _SECONDS_PER_HOUR if ends and experiments else None
     finished = [e for e in experiments if e.verdict is not None]
     results = [run.result for members in runs.values() for run in members if run.result is not None]
@@ -99,6 +98,12 @@ def digest(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]],
     )
 
 
+def awaited_runs(experiment: Experiment, runs: Mapping[str, Sequence[Run]]) -> list[Run]:
+    """Return the runs of an experiment that its decision waited for: not the seeds that sharpen a number that stands."""
+    until = experiment.decided_at
+    return [run for run in runs.get(experiment.id, ()) if run.purpose in AWAITED and (until is None or run.created_at <= until)]
+
+
 def _overall(
     baseline: Experiment | None, champion: Experiment | None, runs: Mapping[str, Sequence[Run]], noise: Noise
 ) -> Judgement | None:
@@ -120,8 +125,9 @@ def compared(experiment: Experiment, other: Experiment, runs: Mapping[str, Seque
 
 
 def _measurement(experiment: Experiment, runs: Mapping[str, Sequence[Run]]) -> Measurement:
-    assert experiment.val_bpb is not None, "only what has a number is kept"
-    return measurement_of(experiment.val_bpb, experiment.standard_error, runs.get(experiment.id, ()))
+    number = number_of(experiment, runs.get(experiment.id, ()))
+    assert number is not None, "only what has a number is kept"
+    return number
 
 
 def _running_best(kept: Sequence[Experiment]) -> list[Experiment]:

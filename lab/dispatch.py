@@ -17,14 +17,14 @@ from .confirmation import (
     confirmation_note,
     further_runs,
     is_confirmed,
-    measurement_of,
+    number_of,
     run_that_counts,
     unconfirmed_remark,
     weigh,
 )
 from .devices import kind_of
 from .disk import disk_errors_told, disk_warning
-from .early_stop import early_stop_of
+from .early_stop import early_stop_of, parent_run
 from .environment import trainer_path
 from .errors import DecisionError, DiskError, GitError, NotReadyError
 from .executor import Progress, RunLostError, RunResult, RunSpec
@@ -113,6 +113,15 @@ def is_finished(lab: Lab, experiment: Experiment) -> bool:
     return not any(run.result is None and run.purpose in AWAITED for run in lab.ledger.runs(experiment.id))
 
 
+def run_shown(lab: Lab, experiment: Experiment) -> Run:
+    """Return the run that stands for a finished experiment, the newest that has started of one that goes on."""
+    runs = lab.ledger.runs(experiment.id)
+    found = run_that_counts(experiment, runs) if is_finished(lab, experiment) else None
+    if found is not None:
+        return found[0]
+    return next((run for run in reversed(runs) if run.state is not RunState.QUEUED), runs[-1])
+
+
 def current_progress(lab: Lab, experiment_id: str) -> Progress:
     """Return where an unfinished experiment stands."""
     runs = lab.ledger.runs(experiment_id)
@@ -141,11 +150,11 @@ def judge_experiment(lab: Lab, experiment: Experiment) -> None:
     Call it inside the transaction that ends the run.
     """
     runs = lab.ledger.runs(experiment.id)
-    if any(run.result is None for run in runs):
-        return  # the last of them judges
     if experiment.verdict is not None:
         _measure_again(lab, experiment, runs)
         return
+    if any(run.result is None for run in runs):
+        return  # the last of them judges
     session = lab.ledger.session_now(experiment.session)
     config = lab.session_config(session)
     noise = lab.noise(session)
@@ -180,7 +189,7 @@ def judge_experiment(lab: Lab, experiment: Experiment) -> None:
     becomes_champion = is_baseline and judgement.keepable
     if remark := evidence.remark(becomes_champion=becomes_champion) or unconfirmed_remark(experiment.id, runs, judgement):
         reason = f"{reason.rstrip('.')}. {remark}"
-    number = evidence.measurement
+    number = evidence.measurement if evidence.outcome is Outcome.SCORED else None
     lab.ledger.append(
         "experiment_judged",
         {
@@ -310,10 +319,7 @@ def _parent_measurement(lab: Lab, experiment: Experiment) -> Measurement | None:
     """Return the number that an experiment is compared with; it rests on as many runs as the parent's verdict did."""
     if experiment.parent is None:
         return None
-    parent = lab.ledger.experiment(experiment.parent)
-    if parent.val_bpb is None:
-        return None
-    return measurement_of(parent.val_bpb, parent.standard_error, finished_runs(lab, parent.id))
+    return number_of(lab.ledger.experiment(experiment.parent), lab.ledger.runs(experiment.parent))
 
 
 def _keepable_below(lab: Lab, experiment: Experiment, config: LabConfig) -> float | None:
@@ -335,7 +341,7 @@ def _startup_allowance(lab: Lab, experiment: Experiment, config: LabConfig, *, c
         return None
     where = "session = ? AND parent IS NULL AND val_bpb IS NOT NULL"
     baselines = lab.ledger.experiments(where, experiment.session, order="rowid DESC", limit=1)
-    found = run_that_counts(lab.ledger.runs(baselines[0].id)) if baselines else None
+    found = run_that_counts(baselines[0], lab.ledger.runs(baselines[0].id)) if baselines else None
     if found is None or found[1].startup_seconds is None or found[1].startup_cpu_seconds is None:
         return None
     clock = BudgetClock(kind=config.clock_kind, budget_seconds=config.budget.seconds, cores=cores)
@@ -354,7 +360,7 @@ def _spec(lab: Lab, run: Run, device: str) -> RunSpec:
     config = lab.session_config(session)
     accepted = acceptance(lab.ledger, lab.isolation)
     slots = len(lab.devices.usable(config))  # that many runs share this machine
-    champion = None if experiment.parent is None else run_that_counts(lab.ledger.runs(experiment.parent))
+    champion = parent_run(lab, experiment)
     reference = None if run.purpose is Purpose.TEST else champion  # whose claims are about another text
     calibrated = calibration(lab.ledger)
     spec = spec_of(

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .confirmation import run_that_counts
+from .confirmation import Answer, run_that_counts
 from .curves import reports_of
 from .executor import RunResult
 from .pruning import METRIC, EarlyStop, LossCurve, Losses, excess_of, margin_of, replay
@@ -28,9 +28,14 @@ _MOST_RECORDED = 50  # the newest, that the margin is taken from
 _OF_GROUP = 'parent IS NOT NULL AND session IN (SELECT tag FROM sessions WHERE "group" = ?)'
 
 
-def early_stop_of(
-    lab: Lab, experiment: Experiment, run: Run, config: LabConfig, parent: tuple[Run, RunResult] | None
-) -> EarlyStop | None:
+def parent_run(lab: Lab, experiment: Experiment) -> Answer | None:
+    """Return the run that those of an experiment are compared with while they go on; None: there is none."""
+    if experiment.parent is None:
+        return None
+    return run_that_counts(lab.ledger.experiment(experiment.parent), lab.ledger.runs(experiment.parent))
+
+
+def early_stop_of(lab: Lab, experiment: Experiment, run: Run, config: LabConfig, parent: Answer | None) -> EarlyStop | None:
     """Return what may end a run early; None: nothing may. ``parent`` is the run that it is compared with."""
     rules = config.early_stop
     if run.purpose is not Purpose.PROPOSED or experiment.is_baseline or not (rules.diverged or rules.futility):
@@ -74,7 +79,7 @@ class _Compared:
 def _compared(lab: Lab, experiment: Experiment, config: LabConfig) -> _Compared | None:
     """Return an experiment's first run beside its parent's; None: one has no curve, or they learned other tokens."""
     first = next((run for run in lab.ledger.runs(experiment.id) if run.purpose is Purpose.PROPOSED), None)
-    parent = None if experiment.parent is None else run_that_counts(lab.ledger.runs(experiment.parent))
+    parent = parent_run(lab, experiment)
     if first is None or first.result is None or first.result.outcome is not Outcome.SCORED or parent is None:
         return None
     losses, parent_losses = _losses_of(lab, first, first.result, config), _losses_of(lab, *parent, config)
@@ -207,7 +212,7 @@ def replayed(lab: Lab, group: str, config: LabConfig) -> Replay:
 
 def _saved_by_pruning(lab: Lab, experiment: Experiment, config: LabConfig) -> float:
     found = next((run.result for run in lab.ledger.runs(experiment.id) if run.result is not None), None)
-    parent = None if experiment.parent is None else run_that_counts(lab.ledger.runs(experiment.parent))
+    parent = parent_run(lab, experiment)
     if found is None or found.outcome is not Outcome.PRUNED:
         return 0.0
     scoring_seconds = 0.0 if parent is None else parent[1].scoring_seconds or 0.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from . import researchers
 from .calibration import calibrate_once
 from .caller import caller
-from .confirmation import may_be_repeated, weigh
+from .confirmation import confirmations_there, may_be_repeated, weigh
 from .dispatch import dispatch, finish, finished_runs, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
 from .executor import RunLostError, RunResult
@@ -136,8 +136,8 @@ def _ended(lab: Lab, run: Run) -> RunResult | None:
 def confirm(lab: Lab, experiment_id: str, seeds: int) -> Experiment:
     """Have an experiment measured with so many fresh seeds, those that it has included; returns it as it is then.
 
-    Its number rests on those alone from then on: undecided, it is judged anew; decided, that stands. Raises `DecisionError`
-    where there is nothing to confirm.
+    Its number rests on those alone from then on: undecided, it is judged anew; decided, that stands. What gave no answer, as
+    one that was cancelled, is run again with its own seed. Raises `DecisionError` where there is nothing to confirm.
     """
     _require_own(lab.ledger.experiment(experiment_id))
     with lab.ledger.transaction():
@@ -149,8 +149,7 @@ def confirm(lab: Lab, experiment_id: str, seeds: int) -> Experiment:
                 f"{experiment_id} is {experiment.verdict} and has no number to confirm. "
                 f"show_experiment('{experiment_id}', part='log') says why."
             )
-        same = [run for run in lab.ledger.runs(experiment_id) if run.purpose is Purpose.CONFIRM]
-        there = sum(run.result is None or (run.result.val_bpb is not None and not run.result.contended) for run in same)
+        there = confirmations_there(lab.ledger.runs(experiment_id))
         session = lab.ledger.session_now(experiment.session)
         if seeds > there and experiment.decision is Decision.PENDING:
             lab.ledger.append("experiment_reopened", {"id": experiment_id})

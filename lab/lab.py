@@ -22,7 +22,7 @@ from .catching_up import catch_up
 from .config import CONFIG_NAME, LabConfig, load_config
 from .devices import CUDA, Devices, GpuDriver, device_kind, kind_of
 from .environment import TrainerPython, require_cuda, trainer_python
-from .errors import CandidateError, GitError, NotReadyError, UnknownNameError
+from .errors import CandidateError, GitError, NotReadyError, StoppedError, UnknownNameError
 from .executor import Executor
 from .files import read_regular_file, read_settled_file, sha256_hex
 from .git import GitRepository, validate_tag
@@ -361,6 +361,12 @@ class Lab:
     def require_isolation(self) -> None:
         """Raise `NotReadyError` where candidates are not isolated and the human has not accepted that."""
         require_allowed(self)
+
+    def require_able_to_run(self) -> None:
+        """Raise `StoppedError` or `NotReadyError`, with what to do, where `may_run` is false."""
+        if (paused := self.paused()) is not None:
+            raise StoppedError(f"The lab is paused ({paused}), so no run would start: `autoresearch resume`, then this again.")
+        self.require_isolation()
 
     def may_run(self) -> bool:
         """True while runs may start: nobody paused the lab, and the isolation is there or was accepted to be missing."""

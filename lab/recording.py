@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .candidate import check_candidate
 from .config import LabConfig
+from .confirmation import seed_to_repeat
 from .devices import device_kind
 from .files import sha256_hex
 from .paths import TRAIN_FILE
@@ -84,18 +85,20 @@ def record_experiment(
 def queue_run(lab: Lab, experiment_id: str, config: LabConfig, purpose: Purpose) -> str:
     """Record that an experiment is to be run, or run once more: with a seed of its own, when its kind of device is free.
 
-    Returns the run's id.
+    A confirmation takes the seed of one that gave no answer, if there is such. Returns the run's id.
     """
+    runs = lab.ledger.runs(experiment_id)
+    seed = seed_to_repeat(runs) if purpose is Purpose.CONFIRM else None
     if purpose is Purpose.TEST:  # numbered apart, so that the others tell nothing of them
         run_id = f"{experiment_id}.test{len(lab.ledger.test_runs(experiment_id)) + 1}"
     else:
-        run_id = f"{experiment_id}.{len(lab.ledger.runs(experiment_id)) + 1}"
+        run_id = f"{experiment_id}.{len(runs) + 1}"
     lab.ledger.append(
         "run_queued",
         {
             "id": run_id,
             "experiment": experiment_id,
-            "seed": secrets.randbelow(2**31),
+            "seed": secrets.randbelow(2**31) if seed is None else seed,
             "purpose": purpose,
             "device": device_kind(config),
         },

@@ -1,7 +1,8 @@
 """The test split: text that no researcher's run is scored on. A human opens it to see whether a session overfits validation.
 
 Opening is an event. Runs of the baseline and the champion with fresh seeds are then scored on the test split, and as many on
-validation where too few are there that nothing was selected by; once all have ended, the gains are compared, and recorded.
+validation where too few are there since the champion was kept: earlier ones selected it. Once all have ended, the gains are
+compared, and recorded.
 
 Guarantees: what was measured here is read by this module alone (`Ledger.runs` leaves test runs out), so that it reaches no
 verdict, no noise, no export and no answer of a tool; the number of openings is known, and every experiment that was proposed
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ..prepare.errors import PrepareError
-from .errors import DecisionError, NotReadyError, StoppedError
+from .errors import DecisionError, NotReadyError
 from .executor import RunResult
 from .noise import Noise, unselected, unselected_results
 from .policy import Z_THRESHOLD
@@ -122,9 +123,7 @@ def open_test(lab: Lab, session: Session) -> Opening:
             f"Session {session.tag} has kept nothing besides its baseline, so there is no gain to compare, and the test split "
             "stays closed. Run `autoresearch report --open-test` once something is kept."
         )
-    if (paused := lab.paused()) is not None:
-        raise StoppedError(f"The lab is paused ({paused}), so no run would start. Run `autoresearch resume`, then this again.")
-    lab.require_isolation()
+    lab.require_able_to_run()
     _require_scorable(lab, session)
     (baseline,) = lab.ledger.experiments("session = ? AND parent IS NULL AND decision = 'kept'", session.tag, limit=1)
     with lab.ledger.transaction():
@@ -151,7 +150,7 @@ def queue_runs(lab: Lab, opening: Opening) -> list[str]:
         for experiment in map(lab.ledger.experiment, (opening.baseline, opening.champion)):
             on_val, on_test = lab.ledger.runs(experiment.id), lab.ledger.test_runs(experiment.id)
             for purpose, runs, there in (
-                (Purpose.NOISE, on_val, unselected(on_val, is_baseline=experiment.is_baseline)),
+                (Purpose.NOISE, on_val, _on_validation(lab, opening, on_val)),
                 (Purpose.TEST, on_test, _on_test(on_test)),
             ):
                 lacking = max(0, SEEDS - len(there))
@@ -202,9 +201,19 @@ def _gain(baseline: Sequence[RunResult], champion: Sequence[RunResult], *, sigma
 
 def _measured(lab: Lab, session: Session, opening: Opening) -> dict[str, float | str]:
     experiments = [lab.ledger.experiment(experiment_id) for experiment_id in (opening.baseline, opening.champion)]
-    val = [unselected_results(lab.ledger.runs(each.id), is_baseline=each.is_baseline) for each in experiments]
+    val = [_on_validation(lab, opening, lab.ledger.runs(each.id)) for each in experiments]
     test = [_on_test(lab.ledger.test_runs(each.id)) for each in experiments]
     return gains_compared((val[0], val[1]), (test[0], test[1]), lab.noise(session))
+
+
+def _on_validation(lab: Lab, opening: Opening, runs: Iterable[Run]) -> list[RunResult]:
+    """Return the results on validation that selected nothing: of runs which began after the champion was kept.
+
+    What granted its keep was selected for being low, and the baseline's numbers before for being high.
+    """
+    decided_at = lab.ledger.experiment(opening.champion).decided_at
+    assert decided_at is not None, "a champion was kept"
+    return unselected_results((run for run in runs if run.created_at > decided_at), is_baseline=False)
 
 
 def _on_test(runs: Iterable[Run]) -> list[RunResult]:

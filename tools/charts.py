@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..lab.curves import reports_of
+from ..lab.dispatch import run_shown
 from ..lab.lab import Lab
 from ..lab.records import Experiment, Session
-from ..lab.states import RunState
 
 SPANS = 150  # of a drawn curve
 ROWS = 24  # of its table
@@ -119,9 +119,7 @@ def spans_of(points: Sequence[tuple[float, float]], end_seconds: float, spans: i
 
 
 def _reports(lab: Lab, experiment: Experiment) -> list[dict[str, Any]]:
-    """Return what the newest run that was started reported."""
-    started = [run for run in lab.ledger.runs(experiment.id) if run.state is not RunState.QUEUED]
-    return reports_of(lab.state.run(started[-1].attempt_id).curve) if started else []
+    return reports_of(lab.state.run(run_shown(lab, experiment).attempt_id).curve)
 
 
 def _names(reports: Sequence[dict[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +11,7 @@ from ..lab import researchers
 from ..lab.caller import caller
 from ..lab.candidate import check_candidate
 from ..lab.causes import Failure, classify
-from ..lab.confirmation import weigh
+from ..lab.confirmation import run_that_counts, weigh
 from ..lab.dispatch import age_of, current_progress, finished_runs, is_finished
 from ..lab.errors import LabError
 from ..lab.experiments import may_decide
@@ -70,13 +71,10 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
     champion = lab.champion(session)
     finished = is_finished(lab, experiment)
     progress = None if finished else current_progress(lab, experiment.id)
-    last_run = lab.ledger.runs(experiment.id)[-1]
-    result = last_run.result
-    results = finished_runs(lab, experiment.id)
-    measured = weigh(results).rests_on[-1] if results else None
-    failed = result is not None and result.outcome not in (Outcome.SCORED, Outcome.CANCELLED)
-    has_no_number = finished and experiment.val_bpb is None and bool(results)
-    failure = failure_of(lab, results[-1]) if has_no_number else None
+    runs = lab.ledger.runs(experiment.id)
+    run, result = run_that_counts(experiment, runs) or (None, None)
+    has_no_number = finished and run is not None and experiment.val_bpb is None
+    failed = run if has_no_number and experiment.verdict is not Verdict.CANCELLED else None
     return ExperimentAnswer(
         experiment=summarise(lab, experiment),
         state=cast(State, "finished" if progress is None else progress.phase),
@@ -85,31 +83,38 @@ def describe(lab: Lab, experiment: Experiment) -> ExperimentAnswer:
         z=_rounded(experiment.z, 3),
         keepable=experiment.keepable and experiment.decision is Decision.PENDING,
         reason=experiment.reason,
-        cause="" if failure is None else f"{failure.kind}. {failure.hint}",
+        cause=_cause(lab, experiment, runs) if has_no_number else "",
         elapsed_seconds=progress.elapsed_seconds if progress else (result.elapsed_seconds if result else None),
         seconds_left=progress.seconds_left if progress else None,
         step=progress.step if progress else (result.steps if result else None),
         metrics=dict(progress.metrics or {}) if progress else {},
         champion=None if champion is None else champion.id,
         champion_val_bpb=None if champion is None else _rounded(champion.val_bpb, 6),
-        others_share=measured.others_share if measured else None,
-        contended=measured.contended if measured else None,
-        tainted=measured.tainted if measured else None,
+        others_share=result.others_share if result else None,
+        contended=result.contended if result else None,
+        tainted=result.tainted if result else None,
         confirming=progress.note if progress else "",
-        log_tail=log_tail(lab.executor.log(last_run.attempt_id, offset=0, limit=_LOG_BYTES)) if failed else [],
+        log_tail=[] if failed is None else log_tail(lab.executor.log(failed.attempt_id, limit=_LOG_BYTES)),
         warnings=_warnings(lab, experiment, session),
         next=_next_calls(lab, experiment, session),
         ledger_head=lab.ledger.head(),
     )
 
 
-def failure_of(lab: Lab, run: Run) -> Failure:
-    """Return why a run that has ended has no number; its log may be gone, its record is not."""
-    assert run.result is not None, "a judged experiment's run has a result"
-    crashed = run.result.outcome is Outcome.CRASHED
+def _cause(lab: Lab, experiment: Experiment, runs: Sequence[Run]) -> str:
+    failure = failure_of(lab, experiment, runs)
+    return f"{failure.kind}. {failure.hint}"
+
+
+def failure_of(lab: Lab, experiment: Experiment, runs: Sequence[Run]) -> Failure:
+    """Return why a judged experiment has no number; the log of its run may be gone, the record is not."""
+    found = run_that_counts(experiment, runs)
+    assert found is not None, "a judged experiment's run has a result"
+    run, result = found
+    crashed = result.outcome is Outcome.CRASHED
     log = lab.executor.log(run.attempt_id, limit=_LOG_BYTES)[-_LOG_END_BYTES:] if crashed else b""
     lines = log_tail(log, lines=_CLASSIFIED_LINES, characters=_LOG_END_BYTES)
-    return classify(run.result.outcome, run.result.reason, lines)
+    return classify(result.outcome, result.reason, lines)
 
 
 def log_tail(log: bytes, *, lines: int = LOG_TAIL_LINES, characters: int = LOG_TAIL_CHARACTERS) -> list[str]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, get_args
 
 from pydantic import Field
 
 from ..lab.candidate import changed_constants, check_candidate, unified_diff
-from ..lab.confirmation import weigh
+from ..lab.confirmation import run_that_counts
 from ..lab.curves import lines_of, reports_of
-from ..lab.dispatch import dispatch, finished_runs
+from ..lab.dispatch import dispatch, run_shown
 from ..lab.executor import RunResult
 from ..lab.lab import Lab
 from ..lab.paths import TRAIN_FILE
@@ -133,12 +133,12 @@ def _facts(lab: Lab, experiment: Experiment) -> list[str]:
     if not experiment.is_baseline:
         counts = f"{experiment.added} lines added, {experiment.removed} removed"
         lines = [f"theme {experiment.theme}: {_constants(experiment.changes)}{counts}"]
-    runs = finished_runs(lab, experiment.id)
-    result = weigh(runs).rests_on[-1] if runs else None
-    if result is None:
+    found = run_that_counts(experiment, lab.ledger.runs(experiment.id))
+    if found is None:
         return lines
+    run, result = found
     counted = (
-        ("parameters (as reported)", _reported_parameters(lab, runs), ",.0f"),
+        ("parameters (as reported)", _reported_parameters(lab, run), ",.0f"),
         ("tokens seen", result.train_tokens, ",d"),
         ("steps", result.steps, ",d"),
         ("peak memory MB", result.peak_memory_mb, ".0f"),
@@ -158,9 +158,9 @@ def _value(text: str | None) -> str:
     return "none" if text is None else shorten(text, _VALUE_BYTES)
 
 
-def _reported_parameters(lab: Lab, runs: Sequence[Run]) -> float | None:
+def _reported_parameters(lab: Lab, run: Run) -> float | None:
     """Return how many parameters train.py reported, under one of the usual names; None: it did not."""
-    for report in reports_of(lab.state.run(runs[-1].attempt_id).curve, most_bytes=_CURVE_START_BYTES):
+    for report in reports_of(lab.state.run(run.attempt_id).curve, most_bytes=_CURVE_START_BYTES):
         with suppress(ValueError, TypeError):
             if (name := next((name for name in _PARAMETERS if name in report), None)) is not None:
                 return float(report[name])
@@ -214,15 +214,14 @@ def _group(lab: Lab, experiment: Experiment) -> str:
 
 
 def _log(lab: Lab, experiment: Experiment) -> tuple[str, str]:
-    run = lab.ledger.runs(experiment.id)[-1]
+    run = run_shown(lab, experiment)
     text = clean(lab.executor.log(run.attempt_id, limit=_LOG_BYTES))
     quoted = "\n".join(f"> {line}" for line in text.splitlines())
     return _cut(quoted, keep_end=True, hint=f"the whole log: {lab.state.run(run.attempt_id).log}")
 
 
 def _curve(lab: Lab, experiment: Experiment) -> tuple[str, str]:
-    run = lab.ledger.runs(experiment.id)[-1]
-    path = lab.state.run(run.attempt_id).curve
+    path = lab.state.run(run_shown(lab, experiment).attempt_id).curve
     points = [line.decode(errors="replace") for line in lines_of(path)]
     longest = max((len(point) + 1 for point in points), default=1)
     stride = max(1, -(-len(points) // max(2, min(_CURVE_POINTS, PART_BYTES // longest - 1))))

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..lab.causes import Failure
-from ..lab.dispatch import finished_runs
 from ..lab.lab import Lab
 from ..lab.records import Experiment
 from ..lab.states import Decision
@@ -52,7 +51,7 @@ def summarise_causes(lab: Lab, where: str, values: Sequence[Any]) -> tuple[list[
     failed = lab.ledger.experiments(without, *values, order="rowid DESC", limit=_MOST_LOGS)
     kinds: dict[str, list[tuple[str, Failure]]] = {}
     for experiment in failed:
-        failure = failure_of(lab, finished_runs(lab, experiment.id)[-1])
+        failure = failure_of(lab, experiment, lab.ledger.runs(experiment.id))
         kinds.setdefault(failure.kind, []).append((experiment.id, failure))
     by_count = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
     rows = [

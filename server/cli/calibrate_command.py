@@ -18,7 +18,7 @@ def calibrate(lab: LabOption = HERE) -> None:
     While no experiment waits a server does that by itself; here it is not put off. Ctrl-C leaves the runs going on.
     """
     from ...lab.dispatch import dispatch
-    from ...lab.idle import queue_seeds
+    from ...lab.idle import queue_seeds, seeds_wanted
 
     with opened(lab) as this:
         session = this.session()
@@ -35,5 +35,8 @@ def calibrate(lab: LabOption = HERE) -> None:
                     typer.echo(f"{run_id} seed {run.seed}: {run.result.outcome}, {number}", err=True)
             if len(told) < len(runs):
                 time.sleep(_POLL_SECONDS)
+        lacking = sum(count for _, count in seeds_wanted(this, session))
+        if runs and lacking:
+            typer.echo(f"{lacking} numbers are still missing: run this again, while nothing else uses the device.", err=True)
         noise = this.noise(session)
         typer.echo(f"Noise between seeds: {noise.sigma:.4g} bpb ({noise.words}).")

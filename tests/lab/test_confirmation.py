@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 
 import pytest
 from autoresearch_mcp.lab.confirmation import (
@@ -14,14 +15,16 @@ from autoresearch_mcp.lab.confirmation import (
     further_runs,
     is_confirmed,
     may_be_repeated,
-    measurement_of,
+    number_of,
+    run_that_counts,
+    seed_to_repeat,
     unconfirmed_remark,
     weigh,
 )
 from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.policy import Judgement, Measurement, judge
-from autoresearch_mcp.lab.records import Run
-from autoresearch_mcp.lab.states import Outcome, Purpose, RunState
+from autoresearch_mcp.lab.records import Experiment, Run
+from autoresearch_mcp.lab.states import Outcome, Purpose, RunState, Verdict
 
 SHARED = "others used 40% of the run's 2 cores"
 PARENT = Measurement(val_bpb=2.0, standard_error=0.0)
@@ -51,12 +54,12 @@ def ended(outcome: Outcome, purpose: Purpose = Purpose.PROPOSED, *, contended: s
     return run_of(RunResult(outcome=outcome, reason=f"it {outcome}", contended=contended), purpose)
 
 
-def run_of(result: RunResult | None, purpose: Purpose = Purpose.PROPOSED) -> Run:
+def run_of(result: RunResult | None, purpose: Purpose = Purpose.PROPOSED, *, seed: int = 1) -> Run:
     return Run(
         id="e0002.1",
         experiment="e0002",
         attempt=1,
-        seed=1,
+        seed=seed,
         purpose=purpose,
         device="cpu",
         state=RunState.QUEUED if result is None else RunState.FINISHED,
@@ -64,6 +67,14 @@ def run_of(result: RunResult | None, purpose: Purpose = Purpose.PROPOSED) -> Run
         created_at=0.0,
         finished_at=None,
         started_at=None,
+    )
+
+
+def experiment_of(verdict: Verdict | None, val_bpb: float | None) -> Experiment:
+    """Return an experiment that was judged so."""
+    return Experiment(
+        **{field.name: "" for field in fields(Experiment)}  # type: ignore[arg-type]
+        | {"verdict": verdict, "val_bpb": val_bpb, "standard_error": 0.0}
     )
 
 
@@ -120,7 +131,46 @@ def test_seeds_that_measure_the_noise_of_what_stands_sharpen_its_number() -> Non
     assert number([scored(2.0), scored(2.2, NOISE)]).val_bpb == pytest.approx(2.1)
     kept = [scored(1.5), scored(1.9, CONFIRM), scored(2.0, CONFIRM), scored(2.1, NOISE)]
     assert (number(kept).val_bpb, number(kept).runs) == (pytest.approx(2.0), 3)
-    assert measurement_of(2.0, 0.0, kept).runs == 3
+    recorded = number_of(experiment_of(Verdict.IMPROVED, 2.0), kept)
+    assert recorded is not None
+    assert (recorded.val_bpb, recorded.runs) == (2.0, 3)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(ended(Outcome.CRASHED, NOISE), id="a seed of the noise crashed"),
+        pytest.param(ended(Outcome.CANCELLED, NOISE), id="it gave way"),
+        pytest.param(scored(9.0, NOISE, tainted="the corpus changed"), id="it is tainted"),
+        pytest.param(scored(9.0, NOISE, contended=SHARED), id="it was contended"),
+    ],
+)
+def test_seeds_that_came_to_nothing_leave_the_number_its_runs_and_its_good_name(later: Run) -> None:
+    kept = [scored(1.5), scored(1.9, CONFIRM), scored(2.0, CONFIRM)]
+    with_later = [*kept, later]
+    assert weigh(with_later) == weigh(kept)
+    found = run_that_counts(experiment_of(Verdict.IMPROVED, 1.95), with_later)
+    assert found is not None
+    assert found[0] is kept[-1]
+    assert not may_be_repeated(with_later)
+
+
+def test_a_confirmation_that_crashes_after_the_decision_takes_no_number_away() -> None:
+    kept, crashed = experiment_of(Verdict.IMPROVED, 1.9), ended(Outcome.CRASHED, CONFIRM)
+    for runs, counts in (([scored(1.9), crashed], 0), ([scored(1.5), scored(1.9, CONFIRM), crashed], 1)):
+        assert number(runs).val_bpb == 1.9
+        found = run_that_counts(kept, runs)
+        assert found is not None
+        assert found[0] is runs[counts]
+
+
+def test_of_an_experiment_without_a_number_the_run_that_ended_as_the_verdict_says_is_the_one_to_look_at() -> None:
+    runs = [scored(1.5), ended(Outcome.CRASHED, CONFIRM), scored(1.5, CONFIRM)]
+    assert weigh(runs).outcome is Outcome.CRASHED
+    found = run_that_counts(experiment_of(Verdict.CRASHED, None), runs)
+    assert found is not None
+    assert found[0] is runs[1]
+    assert run_that_counts(experiment_of(None, None), [run_of(None)]) is None
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.INVALID])
@@ -136,6 +186,11 @@ def test_a_run_without_an_answer_decides_only_where_there_is_no_other(outcome: O
     assert weigh([scored(2.0, contended=SHARED), ended(outcome)]).outcome is Outcome.SCORED
     alone = weigh([ended(outcome)])
     assert (alone.outcome, alone.measurement, alone.doubt) == (outcome, None, "")
+
+
+def test_a_tainted_run_is_no_part_of_a_number_that_others_carry() -> None:
+    runs = [scored(1.5), scored(1.9, CONFIRM), scored(9.0, CONFIRM, tainted="the corpus changed")]
+    assert (number(runs).val_bpb, number(runs).runs, weigh(runs).doubt) == (1.9, 1, "tainted")
 
 
 def test_one_tainted_run_taints_the_experiment_and_says_whose_task_it_is() -> None:
@@ -173,7 +228,29 @@ def test_a_confirmation_that_is_no_answer_is_replaced_four_times_in_all(spoiled:
     assert further_runs(runs, judged(runs)) == (CONFIRM, 1)
     runs += [spoiled] * (MAX_CONFIRMATIONS - 2)
     assert further_runs(runs, judged(runs)) is None
-    assert is_confirmed(runs)  # by the one that answered
+    assert not is_confirmed(runs)  # by the one that answered
+    assert "1 of the 2 runs" in unconfirmed_remark("e0002", runs, judged(runs))
+
+
+def test_contended_confirmations_are_replaced_where_the_first_run_was_contended_too() -> None:
+    runs = [scored(1.9, contended=SHARED), *[scored(1.9, CONFIRM, contended=SHARED)] * 2]
+    assert not is_confirmed(runs)
+    assert further_runs(runs, judged(runs)) == (CONFIRM, 2)
+
+
+def test_a_confirmation_that_gave_no_answer_is_run_again_with_its_own_seed() -> None:
+    def confirmation(seed: int, outcome: Outcome | None, contended: str | None = None) -> Run:
+        result = None if outcome is None else RunResult(outcome=outcome, reason="", val_bpb=1.9, contended=contended)
+        return run_of(result, CONFIRM, seed=seed)
+
+    assert seed_to_repeat([scored(1.9)]) is None
+    runs = [confirmation(5, Outcome.SCORED), confirmation(6, Outcome.CANCELLED), confirmation(7, Outcome.LOST)]
+    assert seed_to_repeat(runs) == 6
+    runs.append(confirmation(6, None))
+    assert seed_to_repeat(runs) == 7
+    runs[-1] = confirmation(6, Outcome.SCORED, SHARED)
+    assert seed_to_repeat(runs) == 6
+    assert seed_to_repeat([confirmation(6, Outcome.CRASHED)]) is None  # which is an answer
 
 
 def test_where_no_confirmation_answered_nothing_is_confirmed_and_the_researcher_is_told_what_to_call() -> None:

@@ -7,22 +7,24 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from autoresearch_mcp.lab import experiments
+from autoresearch_mcp.lab import experiments, idle
+from autoresearch_mcp.lab.confirmation import number_of
 from autoresearch_mcp.lab.dispatch import current_progress, is_finished, judge_experiment
-from autoresearch_mcp.lab.errors import DecisionError
+from autoresearch_mcp.lab.errors import DecisionError, StoppedError
 from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.idle import queue_seeds
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.ledger import result_to_json
 from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.records import Experiment
+from autoresearch_mcp.lab.rules import pause
 from autoresearch_mcp.lab.states import Decision, Outcome, Purpose, RunState, Verdict
 
 
 @pytest.fixture
 def strict(make_lab: Callable[..., Lab]) -> Iterator[Lab]:
     """A lab under the gate `confirmed`, in which nothing is dispatched."""
-    lab = make_lab(gate="confirmed")
+    lab = make_lab(gate="confirmed", idle=True)
     lab.start_session(None, "tester")
     hold = try_lock(lab.state.dispatch_lock)
     assert hold is not None
@@ -108,6 +110,48 @@ def test_cancelling_a_confirmation_ends_the_experiment_without_a_gain(strict: La
     assert (idea.verdict, idea.keepable) == (Verdict.IMPROVED, False)
     assert f"confirm_experiment('{idea.id}')" in idea.reason
     assert finish(strict, experiments.confirm(strict, idea.id, 2), 1.9, 1.9).keepable
+
+
+def test_cancelling_draws_no_other_seeds_however_often(strict: Lab) -> None:
+    finish(strict, propose(strict), 2.0)
+    idea = finish(strict, propose(strict, 32), 1.8)
+    drawn = [run.seed for run in strict.ledger.runs(idea.id)][1:]
+    for _ in range(5):
+        finish(strict, idea, Outcome.CANCELLED, Outcome.CANCELLED)
+        experiments.confirm(strict, idea.id, 2)
+        assert [run.seed for run in strict.ledger.runs(idea.id)][-2:] == drawn
+    idea = finish(strict, idea, 1.9, Outcome.CANCELLED)
+    assert not idea.keepable
+    assert "1 of the 2 runs with fresh seeds that decide gave an answer" in idea.reason
+    experiments.confirm(strict, idea.id, 2)
+    assert [run.seed for run in strict.ledger.runs(idea.id)][-1] == drawn[1]
+
+
+def test_each_run_that_ends_is_in_the_number_of_what_stands(strict: Lab) -> None:
+    baseline = finish(strict, propose(strict), 2.0)
+    queue_seeds(strict, strict.session())
+    half = finish(strict, baseline, 2.2)
+    number = number_of(half, strict.ledger.runs(half.id))
+    assert number is not None
+    assert (number.val_bpb, number.runs) == (pytest.approx(2.1), 2)
+
+
+def test_seeds_are_not_queued_where_no_run_would_start(strict: Lab) -> None:
+    finish(strict, propose(strict), 2.0)
+    pause(strict, "the human is away")
+    with pytest.raises(StoppedError, match="autoresearch resume"):
+        queue_seeds(strict, strict.session())
+
+
+def test_seeds_that_gave_way_are_no_tries(strict: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "IDLE_SECONDS", 0.0)
+    baseline = finish(strict, propose(strict), 2.0)
+    for outcome, goes_on in ((Outcome.CANCELLED, True), (Outcome.CRASHED, False)):
+        for _ in range(8):
+            queue_seeds(strict, strict.session())
+            finish(strict, baseline, outcome, outcome)
+        assert (idle.idle_experiment(strict) is not None) is goes_on
+    assert len(queue_seeds(strict, strict.session())) == 2  # a human asks for them
 
 
 def test_more_seeds_may_be_asked_for_before_a_decision_and_asking_again_queues_nothing(strict: Lab) -> None:

@@ -91,13 +91,15 @@ def test_hours_go_from_the_first_experiment_to_the_last_result(night: Digest) ->
     assert night.device_seconds == pytest.approx(8 * 300.0)
 
 
-def test_a_run_that_measures_the_noise_days_later_makes_no_session_longer(experiment_of: Make) -> None:
-    experiment = experiment_of(1, val_bpb=2.0, decision=Decision.KEPT, decided_at=1.0)
+def test_further_seeds_days_later_make_no_session_longer(experiment_of: Make) -> None:
+    experiment = experiment_of(1, val_bpb=2.0, decision=Decision.KEPT)
+    experiment = replace(experiment, decided_at=experiment.created_at + 600.0)
     (first,) = run_of(experiment, finished_at=experiment.created_at + 600.0, seconds=300.0)
-    later = replace(first, id="e0001.2", purpose=Purpose.NOISE, finished_at=experiment.created_at + 1e6)
-    summary = digest([experiment], {experiment.id: [first, later]}, NOISE)
+    later = replace(first, created_at=experiment.created_at + 1e6, finished_at=experiment.created_at + 2e6)
+    noise, confirmation = (replace(later, purpose=purpose) for purpose in (Purpose.NOISE, Purpose.CONFIRM))
+    summary = digest([experiment], {experiment.id: [first, noise, confirmation]}, NOISE)
     assert summary.hours == pytest.approx(600.0 / 3600.0)
-    assert summary.device_seconds == pytest.approx(600.0)
+    assert summary.device_seconds == pytest.approx(900.0)
 
 
 def test_a_simpler_champion_that_is_a_little_worse_is_no_new_best(experiment_of: Make) -> None:

@@ -11,7 +11,7 @@ import pytest
 from autoresearch_mcp.lab import experiments
 from autoresearch_mcp.lab.config import LabConfig, parse_config
 from autoresearch_mcp.lab.dispatch import judge_experiment
-from autoresearch_mcp.lab.early_stop import early_stop_of, replayed, run_that_counts
+from autoresearch_mcp.lab.early_stop import early_stop_of, parent_run, replayed
 from autoresearch_mcp.lab.errors import CandidateError
 from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.lab import Lab
@@ -87,7 +87,7 @@ def stop_of(lab: Lab, config: LabConfig, *, purpose: Purpose = Purpose.PROPOSED)
     if purpose is not Purpose.PROPOSED:
         queue_run(lab, experiment.id, config, purpose)
     run = lab.ledger.runs(experiment.id)[-1]
-    parent = None if experiment.parent is None else run_that_counts(lab.ledger.runs(experiment.parent))
+    parent = parent_run(lab, experiment)
     return early_stop_of(lab, experiment, run, config, parent)
 
 

@@ -50,7 +50,7 @@ def _night(gate: str, rng: np.random.Generator, shorter: float) -> tuple[float, 
         runs += 1
         if judgement.promising:
             child = measured(truth + change, CONFIRMATIONS)
-            judgement = judge(Outcome.SCORED, child, champion, sigma=SIGMA, gate=gate, confirmed=True)
+            judgement = judge(Outcome.SCORED, child, champion, sigma=SIGMA, gate=gate, confirmed=True, lines_delta=lines_delta)
             runs += CONFIRMATIONS
         if judgement.keepable:
             champion, truth, keeps, false_keeps = child, truth + change, keeps + 1, false_keeps + (change >= 0)

@@ -134,8 +134,8 @@ def test_opening_it_measures_baseline_and_champion_twice_on_both_splits_and_reco
         runs = night.ledger.test_runs(experiment_id)
         assert [run.result.val_bpb for run in runs if run.result is not None] == numbers
         assert len({run.seed for run in runs}) == 2
-    # The baseline's first number was selected by nothing; the champion's was, so it takes two more.
-    assert [len(night.ledger.runs(experiment_id)) for experiment_id in ("e0001", "e0002")] == [2, 3]
+    # What was measured before the champion was kept selected it: both take two more.
+    assert [len(night.ledger.runs(experiment_id)) for experiment_id in ("e0001", "e0002")] == [3, 3]
     head = night.ledger.head()
     assert measure(night) == found
     assert night.ledger.head() == head
@@ -207,12 +207,12 @@ def nothing_starts(lab: Lab) -> Iterator[None]:
 def test_while_it_waits_nobody_sees_it_and_a_researchers_run_goes_first(night: Lab) -> None:
     with nothing_starts(night):
         waiting = test_split.queue_runs(night, test_split.open_test(night, night.session()))
-        assert len(waiting) == 7
+        assert len(waiting) == 8
         night.ledger.append("run_started", {"id": "e0001.test1", "attempt": 1, "device": "cpu"})
         night.ledger.append("run_retried", {"id": "e0001.test1", "reason": "its runner died"})
         shown = status(night)
         assert "e0001.test1" not in shown.text()
-        assert shown.queued == ["e0001", "e0002", "e0002"]  # the seeds that validation lacks
+        assert shown.queued == ["e0001", "e0001", "e0002", "e0002"]  # the seeds that validation lacks
         assert wait_experiment(night, "e0002", 0.0).state == "finished"
         found = test_split.comparison(night, night.session())
         assert found is not None
@@ -235,7 +235,7 @@ def test_a_number_that_does_not_count_is_measured_again(night: Lab) -> None:
             result = RunResult(outcome=Outcome.SCORED, reason="scored", val_bpb=9.0, **{"split": "test", **facts})  # type: ignore[arg-type]
             night.ledger.append("run_finished", {"id": run_id, "result": result_to_json(result)})
             assert not test_split.gave_a_number(night.ledger.run(run_id))
-        assert test_split.queue_runs(night, opening)[:3] == ["e0001.2", "e0001.test4", "e0001.test5"]
+        assert test_split.queue_runs(night, opening)[:4] == ["e0001.2", "e0001.3", "e0001.test4", "e0001.test5"]
     assert measure(night).gain_test == pytest.approx(0.0766)
 
 

@@ -44,7 +44,7 @@ def test_it_tells_of_each_run_and_the_report_has_the_comparison_from_then_on(nig
     assert "test split" not in report(night).stdout.replace("--open-test", "")
     opened = report(night, "--open-test")
     assert opened.exit_code == 0, opened.output
-    assert "7 runs: e0001.2, e0001.test1, e0001.test2, e0002.2, e0002.3, e0002.test1, e0002.test2." in opened.stderr
+    assert "8 runs: e0001.2, e0001.3, e0001.test1, e0001.test2, e0002.2, e0002.3, e0002.test1, e0002.test2." in opened.stderr
     assert "scored, test_bpb 1.9234" in opened.stderr
     assert SENTENCE in opened.stderr
     head = night.ledger.head()

@@ -37,7 +37,7 @@ def _record(
 ) -> Experiment:
     lab.workspace.train.write_text(lab.workspace.train.read_text() + change)
     experiment, _ = experiments.propose(lab, description=description, hypothesis=hypothesis)
-    (run,) = [run for run in lab.ledger.runs(experiment.id) if run.result is None]
+    run = next(run for run in lab.ledger.runs(experiment.id) if run.result is None)
     result = RunResult(
         outcome=outcome,
         reason=reason,

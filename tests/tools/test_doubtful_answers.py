@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 
+import pytest
 from autoresearch_mcp.lab import calibration
 from autoresearch_mcp.lab.experiments import revert
 from autoresearch_mcp.lab.lab import Lab
+from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.rules import pause
+from autoresearch_mcp.lab.states import Outcome
 from autoresearch_mcp.tools.describe import describe
 from autoresearch_mcp.tools.history import history
 from autoresearch_mcp.tools.read_program import read_program
@@ -63,6 +67,31 @@ def test_what_never_had_its_device_to_itself_shows_in_every_answer_with_the_way_
     assert "| improved (contended) |" in history(still).text()
     assert history(still).experiments[0].doubt == "contended"
     assert len(answer.text()) < 2_500
+
+
+@pytest.mark.parametrize("outcomes", [(Outcome.CRASHED, Outcome.SCORED), (Outcome.SCORED, Outcome.CRASHED)])
+def test_a_crash_among_the_fresh_seeds_is_told_with_its_cause_and_its_log_wherever_it_is_asked_for(
+    make_lab: Callable[..., Lab], record: Record, outcomes: tuple[Outcome, ...]
+) -> None:
+    lab = make_lab(gate="confirmed")
+    lab.start_session(None, "tester")
+    hold = try_lock(lab.state.dispatch_lock)
+    assert hold is not None
+    record(lab, 2.0)
+    idea = record(lab, 1.8, change="\nA = 1\n", log="it goes well\n")
+    for outcome in outcomes:
+        crashed = outcome is Outcome.CRASHED
+        log = "ValueError: an unlucky seed\n" if crashed else "it goes well\n"
+        record(lab, None if crashed else 1.8, outcome=outcome, log=log)
+    answer = wait_experiment(lab, idea.id, 0.0)
+    assert (answer.experiment.verdict, answer.experiment.val_bpb) == ("crashed", None)
+    assert answer.cause.startswith("error: ValueError")
+    assert answer.log_tail == ["ValueError: an unlucky seed"]
+    assert "an unlucky seed" in show_experiment(lab, idea.id, part="log").content
+    assert report(lab).failures == {"error: ValueError": 1}
+    assert [row.cause for row in history(lab, summary="causes").causes] == ["error: ValueError"]
+    revert(lab, idea.id, "")
+    os.close(hold)
 
 
 def test_a_tainted_baseline_leads_to_the_human_and_to_the_same_bytes(still: Lab, record: Record) -> None:
