@@ -38,6 +38,13 @@ _ORDERS = {
 }
 
 
+_RANKS_NUMBERS = ("best", "gain", "near_miss")
+_NEWEST_GROUP_FIRST = (
+    '(SELECT max(same.created_at) FROM sessions AS its JOIN sessions AS same ON same."group" = its."group" '
+    "WHERE its.tag = experiments.session) DESC"
+)
+
+
 def history(
     lab: Lab,
     session: Annotated[str, Field(description="A session's tag; empty: the current one; 'all': every session.")] = "",
@@ -98,11 +105,14 @@ def history(
     if not summary and sort == "match" and matches.ranked is not None:
         rows = _best_fits(lab, " AND ".join(conditions), values, matches.ranked, limit=per_page, offset=offset)
     elif not summary:
-        rows = lab.ledger.experiments(where, *values, order=_ORDERS[sort], limit=per_page, offset=offset)
+        order = f"{_NEWEST_GROUP_FIRST}, {_ORDERS[sort]}" if sort in _RANKS_NUMBERS else _ORDERS[sort]
+        rows = lab.ledger.experiments(where, *values, order=order, limit=per_page, offset=offset)
     causes, left_out = summarise_causes(lab, where, values) if summary == "causes" else ([], "")
     themes = summarise_themes(lab.ledger.experiments(where, *values)) if summary == "themes" else []
     if summary == "themes" and not themes:
         left_out = "Nothing but baselines, which have no theme."
+    groups = len({lab.ledger.session_now(tag).group for tag in {share.session for share in shares}})
+    apart = _not_comparable(groups, sort, summary) if groups > 1 else ""
     answer = HistoryAnswer(
         total=total,
         page=page,
@@ -112,7 +122,7 @@ def history(
         causes=causes,
         programs=programs,
         programs_note=programs_note,
-        hint=" ".join(filter(None, (matches.note, left_out))) if total else _hint(lab),
+        hint=" ".join(filter(None, (matches.note, left_out, apart))) if total else _hint(lab),
         next=next_without_experiment(lab, current),
         ledger_head=lab.ledger.head(),
     )
@@ -122,6 +132,16 @@ def history(
         if len(answer.body().encode()) <= MAX_TEXT_BYTES and len(answer.model_dump_json().encode()) <= _JSON_BYTES:
             break
     return answer.with_chart(_chart(lab, tag, where, values)) if chart else answer
+
+
+def _not_comparable(groups: int, sort: str, summary: str) -> str:
+    """Return what to know of numbers that were measured under several conditions; empty where nothing ranks or sums them."""
+    under = f"under {groups} different conditions (such as budget, device or corpus)"
+    if summary == "themes":
+        return f"These gains are of sessions {under}: ask for one session to compare them."
+    if sort in _RANKS_NUMBERS and not summary:
+        return f"Measured {under}, whose numbers are not comparable: the sessions of one stand together, the newest first."
+    return ""
 
 
 def _theme(name: str) -> str:

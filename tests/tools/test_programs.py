@@ -97,12 +97,33 @@ def test_before_the_first_session_there_is_no_program(make_lab: Callable[..., La
         history(make_lab(), program="abcd")
 
 
+def other_budget(lab: Lab, record: Record, val_bpb: float) -> Experiment:
+    """Measure a baseline in a session whose numbers are not comparable with those before."""
+    lab.workspace.config.write_text(lab.workspace.config.read_text().replace("seconds = 2.0", "seconds = 4.0"))
+    accept_rules(lab)
+    lab.workspace.train.write_bytes(lab.champion_source(lab.session()))
+    lab.start_session("new", "tester")
+    return record(lab, val_bpb, description="baseline")
+
+
+def test_numbers_of_two_comparability_groups_are_not_ranked_together(compared: Lab, record: Record) -> None:
+    alone = history(compared, session="all", sort="best")
+    assert "not comparable" not in alone.hint
+    newest = other_budget(compared, record, 2.5)
+    for sort in ("best", "gain"):
+        answer = history(compared, session="all", sort=sort)  # type: ignore[arg-type]
+        ids = [row.id for row in answer.experiments]
+        assert ids[0] == newest.id
+        assert len(ids) == len(alone.experiments) + 1
+        assert "under 2 different conditions" in answer.text()
+    best = [row.id for row in history(compared, session="all", sort="best").experiments]
+    assert best[1:] == [row.id for row in alone.experiments]
+    assert "ask for one session" in history(compared, session="all", summary="themes").hint
+    assert history(compared, session="all", sort="newest").hint == ""
+
+
 def test_programs_of_two_comparability_groups_are_told_apart(compared: Lab, record: Record) -> None:
-    compared.workspace.config.write_text(compared.workspace.config.read_text().replace("seconds = 2.0", "seconds = 4.0"))
-    accept_rules(compared)
-    compared.workspace.train.write_bytes(compared.champion_source(compared.session()))
-    compared.start_session("new", "tester")
-    record(compared, 1.5, description="baseline")
+    other_budget(compared, record, 1.5)
     answer = history(compared, session="all")
     assert len({program.group for program in answer.programs}) == 2
     assert [program.best_val_bpb for program in answer.programs] == [2.0, 1.7, 1.5]
