@@ -35,6 +35,11 @@ _REQUIRED_CALLS = {
     "make_dataloader": "it opens the training data and starts the clock",
     "evaluate_bpb": "it hands the model over to be scored",
 }
+# Control characters, and what turns the direction of the text around it or ends a line for some readers: a regular expression.
+# Python takes a lone carriage return for the end of a line, so after one a comment is code.
+HIDDEN = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]"
+_HIDDEN = re.compile(rf"(?!\r\n){HIDDEN}")
+
 _UPPERCASE = re.compile(r"[A-Z][A-Z0-9_]*")
 _AGAIN = "then call run_experiment again"
 
@@ -61,15 +66,17 @@ def check_candidate(source: bytes, parent: bytes | None) -> CandidateFacts:
 
     Args:
         source: the bytes of train.py.
-        parent: the bytes it was made from; None (a baseline) leaves out the check for new literal data.
+        parent: the bytes it was made from; None (a baseline) leaves out the checks for new literal data and for what no
+            reader would see.
 
     Raises:
         CandidateError: more than 64 KB; not UTF-8 or with NUL bytes; does not parse; imports something outside the
-            standard library, numpy, torch and prepare; lacks the contract with prepare; or brings more than 4 KB of
-            new literal data.
+            standard library, numpy, torch and prepare; lacks the contract with prepare; has a character that hides what
+            a diff shows; or brings more than 4 KB of new literal data.
     """
     analysis = _analyse(source)
     if parent is not None:
+        _check_visible(source)
         _check_new_literals(analysis, parent)
     return CandidateFacts(
         sha256=sha256_hex(source),
@@ -89,8 +96,8 @@ def changed_constants(parent: CandidateFacts, child: CandidateFacts) -> dict[str
 def unified_diff(parent: bytes, child: bytes, name: str = "trainer/train.py") -> str:
     """Return the unified diff from ``parent`` to ``child`` (empty when equal) with three lines of context.
 
-    Bytes that are not UTF-8 show as replacement characters. Where two texts are too different to be aligned quickly,
-    the diff is still right, but coarse.
+    Bytes that are not UTF-8 show as replacement characters, and what would hide text as an escape such as ``\\r``.
+    Where two texts are too different to be aligned quickly, the diff is still right, but coarse.
     """
     old, new = (_text_lines(data) for data in (parent, child))
     shown: list[str] = []
@@ -178,6 +185,16 @@ def _check_text(source: bytes) -> None:
     # Another declared encoding would make Python run other text than the one shown here.
     if encoding not in ("utf-8", "utf-8-sig"):
         raise CandidateError(f"train.py declares the encoding {encoding}: remove that comment, save as UTF-8, {_AGAIN}")
+
+
+def _check_visible(source: bytes) -> None:
+    text = source.decode()
+    if (found := _HIDDEN.search(text)) is not None:
+        name, line = f"U+{ord(found[0]):04X}", 1 + text.count("\n", 0, found.start())
+        raise CandidateError(
+            f"train.py has the character {name} in line {line}, which hides from a reader what the file does: remove it, or "
+            f"write it as an escape in a string, {_AGAIN}"
+        )
 
 
 def _parse(source: bytes) -> ast.Module:
@@ -336,7 +353,8 @@ class _BoundedMatcher(difflib.SequenceMatcher[str]):
 
 def _text_lines(data: bytes) -> list[str]:
     """Split at newlines only, as diff tools do, and mark a last line that has none."""
-    lines = data.decode("utf-8", "replace").split("\n")
+    text = _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], data.decode("utf-8", "replace"))
+    lines = text.split("\n")
     last = lines.pop()
     return [line + "\n" for line in lines] + ([f"{last}\n\\ No newline at end of file\n"] if last else [])
 

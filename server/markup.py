@@ -36,7 +36,7 @@ def together(*parts: str) -> Markup:
 
 def escaped(text: str) -> Markup:
     """Return text that means itself, as content and as an attribute."""
-    return Markup(html.escape(clean(text.encode(errors="replace"))))
+    return Markup(html.escape(clean(text)))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence[int] = ()) -> Markup:
@@ -71,7 +71,7 @@ def picture(png: bytes, words: str) -> Markup:
 
 def diff(text: str) -> Markup:
     """Return a unified diff with what was added and removed in colors."""
-    return element("pre", *(together(_diff_line(line), "\n") for line in text.splitlines()), class_="diff")
+    return element("pre", *(together(_diff_line(line), "\n") for line in text.removesuffix("\n").split("\n")), class_="diff")
 
 
 def page(title: str, generator: str, style: str, *content: str) -> str:

@@ -147,7 +147,7 @@ def _draw_progress(figure: Figure, experiments: Sequence[Drawn], title: str) -> 
     else:
         limits = _limits(finished) or _Limits(low=0.0, high=1.0, ceiling=1.0)
         numbers = [_number(experiment) for experiment in finished]
-        axes.set_xticks(range(min(numbers), max(numbers) + 1, -(-len(numbers) // _TICKS)))
+        axes.set_xticks(range(min(numbers), max(numbers) + 1, -(-(max(numbers) - min(numbers) + 1) // _TICKS)))
         axes.set_xlim(min(numbers) - 0.7, max(numbers) + _TAIL)
         axes.set_ylim(limits.low, limits.high)
         if all(experiment.val_bpb is None for experiment in finished):

@@ -9,7 +9,7 @@ from typing import cast
 
 from ..lab import researchers
 from ..lab.caller import caller
-from ..lab.candidate import check_candidate
+from ..lab.candidate import HIDDEN, check_candidate
 from ..lab.causes import Failure, classify
 from ..lab.confirmation import run_that_counts, weigh
 from ..lab.dispatch import age_of, current_progress, finished_runs, is_finished
@@ -35,8 +35,7 @@ _NOTE_BYTES = 200
 _NAME_BYTES = 64
 MOST_NAMED = 25  # of what waits; a crowd would fill the answer
 _MOST_RESEARCHERS = 12
-# Escape sequences, control characters, and what turns the direction of the text around it.
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+_CONTROL = re.compile(rf"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|{HIDDEN}")  # escape sequences as a whole
 REPORT_CALL = "report()"
 _RUN = "run_experiment(description='...', hypothesis='...'{})"
 _AGAIN = "run_experiment(description='...') with the same trainer/train.py, once the machine is free"
@@ -130,14 +129,15 @@ def log_tail(log: bytes, *, lines: int = LOG_TAIL_LINES, characters: int = LOG_T
     return kept[::-1]
 
 
-def clean(data: bytes) -> str:
-    """Decode a candidate's output without what could move a cursor or hide text."""
+def clean(text: bytes | str) -> str:
+    """Return what a stranger wrote without what could move a cursor or hide text; bytes are decoded."""
+    data = text.encode(errors="replace") if isinstance(text, str) else text
     return _CONTROL.sub("", data.decode(errors="replace").replace("\r\n", "\n"))
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return at most ``limit`` bytes on one line."""
-    flat = " ".join(text.split())
+    """Return at most ``limit`` bytes on one line, without what `clean` takes away."""
+    flat = clean(" ".join(text.split()))
     return flat if len(flat.encode()) <= limit else cut_bytes(flat, max(0, limit - 3)) + "..."
 
 
@@ -166,7 +166,7 @@ def _with_own_file(lab: Lab, session: Session, who: Researcher | None) -> list[s
     """Say what to do with a researcher's train.py, so that whoever remembers nothing knows whether it was edited already."""
     file, named = _file_and_name(lab, session, who)
     found = OwnFile(standing=Standing.UNCHANGED) if who is None else own_file(lab, session, who)
-    words = shorten(clean(found.words.encode()), _NOTE_BYTES)
+    words = shorten(found.words, _NOTE_BYTES)
     run = _RUN.format(named)
     restore = f"revert('workspace'{named})"
     if found.standing is Standing.UNREADABLE:

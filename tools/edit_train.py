@@ -90,7 +90,7 @@ def edit_train(
         warnings += check_candidate(edited.content, parent).warnings
     except CandidateError as error:
         refusal = str(error)
-    whole = clean(unified_diff(parent, edited.content).encode())
+    whole = clean(unified_diff(parent, edited.content))
     diff = cut_bytes(whole, _DIFF_BYTES)
     calls = next_without_experiment(lab, session, who)
     waiting = [experiment.id for experiment in undecided(lab, session, who)]
@@ -107,7 +107,7 @@ def edit_train(
         sha256=sha256_hex(edited.content),
         lines=len(edited.content.removesuffix(b"\n").split(b"\n")),
         builds_on=who.base or "the file that the session started with",
-        refusal=None if refusal is None else shorten(clean(refusal.encode()), _WORDS_BYTES),
+        refusal=None if refusal is None else shorten(refusal, _WORDS_BYTES),
         diff=diff,
         omitted="" if diff == whole else f"{len(whole) - len(diff)} characters of the diff; read_train() has the file",
         backup=edited.backup,

@@ -18,13 +18,13 @@ _BACKTICKS = re.compile(r"`+")
 
 def plain(text: str, limit_bytes: int = 2_000) -> str:
     """Return text on one line, cut to ``limit_bytes`` before what Markdown would act on is escaped."""
-    escaped = _SPECIAL.sub(r"\\\1", shorten(clean(text.encode(errors="replace")), limit_bytes))
+    escaped = _SPECIAL.sub(r"\\\1", shorten(text, limit_bytes))
     return _FIRST.sub(lambda match: f"{match[1]}\\" if match[1].isdigit() else f"\\{match[1]}", escaped)
 
 
 def fenced(text: str, language: str = "") -> str:
     """Return text as a code block; the fence is longer than every row of backticks inside."""
-    body = clean(text.encode(errors="replace")).rstrip("\n")
+    body = clean(text).rstrip("\n")
     longest = max((len(run) for run in _BACKTICKS.findall(body)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{body}\n{fence}"

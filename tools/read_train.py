@@ -13,7 +13,7 @@ from ..lab.files import sha256_hex
 from ..lab.lab import Lab
 from ..lab.own_file import OwnFile, Standing, own_file, read_own
 from ..lab.train_edits import Newlines, newlines_of
-from .describe import clean, next_without_experiment, shorten, train_file_of
+from .describe import next_without_experiment, shorten, train_file_of
 from .results import Answer, cut_bytes
 
 PAGE_BYTES = 7_000  # of the content, as JSON has it, which is longer
@@ -98,7 +98,7 @@ def read_train(
 
 
 def _about(base: str, found: OwnFile) -> str:
-    words = shorten(clean(found.words.encode()), _WORDS_BYTES)
+    words = shorten(found.words, _WORDS_BYTES)
     if found.standing is Standing.UNCHANGED:
         return f"builds on {base}, unchanged"
     if found.standing is Standing.REFUSED:

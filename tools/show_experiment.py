@@ -24,6 +24,7 @@ from .programs import program_text
 from .results import Part, PartAnswer, number
 
 PART_BYTES = 7_500
+_JSON_BYTES = 8_500  # of a part as a string of JSON, where quotes and ends of lines are two bytes
 _CURVE_POINTS = 60
 _LOG_BYTES = 1 << 22
 _CURVE_START_BYTES = 65_536  # where train.py says what it says once
@@ -223,7 +224,7 @@ def _log(lab: Lab, experiment: Experiment) -> tuple[str, str]:
 def _curve(lab: Lab, experiment: Experiment) -> tuple[str, str]:
     path = lab.state.run(run_shown(lab, experiment).attempt_id).curve
     points = [line.decode(errors="replace") for line in lines_of(path)]
-    longest = max((len(point) + 1 for point in points), default=1)
+    longest = max(map(_json_bytes, points), default=1)
     stride = max(1, -(-len(points) // max(2, min(_CURVE_POINTS, PART_BYTES // longest - 1))))
     shown = points[::stride]
     if points and shown[-1] != points[-1]:
@@ -249,9 +250,17 @@ _PARTS: Mapping[str, Callable[[Lab, Experiment], tuple[str, str]]] = {
 
 
 def _cut(text: str, *, keep_end: bool, hint: str = "") -> tuple[str, str]:
-    data = text.encode()
-    if len(data) <= PART_BYTES:
+    data, room = text.encode(), PART_BYTES
+    while True:
+        kept = (data[-room:] if keep_end else data[:room]).decode(errors="ignore")
+        if (size := _json_bytes(kept)) <= _JSON_BYTES:
+            break
+        room = room * _JSON_BYTES // size
+    if kept == text:
         return text, ""
-    kept = (data[-PART_BYTES:] if keep_end else data[:PART_BYTES]).decode(errors="ignore")
     side = "before" if keep_end else "after"
-    return kept, f"{len(data) - PART_BYTES} bytes left out {side} this; {hint}".rstrip("; ")
+    return kept, f"{len(data) - len(kept.encode())} bytes left out {side} this; {hint}".rstrip("; ")
+
+
+def _json_bytes(text: str) -> int:
+    return len(json.dumps(text, ensure_ascii=False).encode())

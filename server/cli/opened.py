@@ -29,5 +29,7 @@ def opened(folder: Path, *, budget_seconds: float | None = None) -> Iterator[Lab
 
 
 def print_answer(answer: Answer, *, as_json: bool) -> None:
-    """Print an answer as one JSON object, or as text."""
-    typer.echo(answer.model_dump_json() if as_json else answer.text())
+    """Print an answer as one JSON object, or as text that leaves the terminal as it is."""
+    from ...tools.describe import clean
+
+    typer.echo(answer.model_dump_json() if as_json else clean(answer.text()))

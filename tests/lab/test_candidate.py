@@ -300,3 +300,18 @@ def test_a_diff_that_cannot_be_aligned_quickly_is_coarse_but_right_and_quick():
         removed = [line for line in hunks if line[0] == "-"]
         added = [line for line in hunks if line[0] == "+"]
         assert len(old) - len(removed) == len(new) - len(added)
+
+
+@pytest.mark.parametrize("hidden", ["\r", "\x0c", "\x1b[2K", "\x85", "\u202e", "\u2028"])
+def test_what_hides_from_a_reader_what_a_change_does_is_refused_and_an_old_one_is_shown_in_a_diff(hidden: str) -> None:
+    source = HEAD + f"# a comment{hidden}WIDTH = 3\n".encode()
+    check_candidate(source, None)  # what a human begins with
+    assert f"U+{ord(hidden[0]):04X} in line {source.count(10)}," in refusal(source, HEAD)
+    (added,) = [line for line in unified_diff(HEAD, source).splitlines() if line.startswith("+# ")]
+    assert added == f"+# a comment{ascii(hidden[0])[1:-1]}{hidden[1:]}WIDTH = 3"
+
+
+def test_ends_of_lines_and_what_is_only_foreign_are_not_refused() -> None:
+    source = HEAD.replace(b"\n", b"\r\n") + "# \ttabs, Grüße, 你好\r\n".encode()
+    check_candidate(source, HEAD)
+    check_candidate(b"\xef\xbb\xbf" + source, HEAD)

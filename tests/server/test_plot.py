@@ -10,6 +10,7 @@ from autoresearch_mcp.server.plot import progress_chart, progress_png
 from autoresearch_mcp.server.plot_budget import budget_png
 from autoresearch_mcp.tools.charts import BudgetChart, BudgetLine
 from autoresearch_mcp.tools.results import ExperimentSummary
+from matplotlib.figure import Figure
 
 
 def experiment(number: int, val_bpb: float | None, verdict: str | None, decision: str) -> ExperimentSummary:
@@ -54,6 +55,14 @@ def test_a_session_becomes_a_png_of_1200_by_600(tmp_path: Path, experiments: lis
     content = destination.read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", content[16:24]) == (1200, 600)
+
+
+def test_two_experiments_that_are_far_apart_cost_no_tick_for_each_between_them() -> None:
+    from autoresearch_mcp.server.plot import _TICKS, _draw_progress
+
+    figure = Figure()
+    _draw_progress(figure, [BASELINE, experiment(60_000, 2.1, "improved", "kept")], "a lab, all sessions")
+    assert 10 < len(figure.axes[0].get_xticks()) <= _TICKS
 
 
 def test_an_outlier_does_not_flatten_the_kept_values(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from autoresearch_mcp.lab.dispatch import wait
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.test_split import TestComparison
+from autoresearch_mcp.server import markup
 from autoresearch_mcp.server.cli.application import app
 from autoresearch_mcp.server.report_page import report_page
 from autoresearch_mcp.tools.report import gather, report, whole_report
@@ -29,6 +30,7 @@ MakeLab = Callable[..., Lab]
 HOSTILE = (
     "</title></style></pre><script>alert(1)</script><img src=http://example.org/x onerror=alert(1)> \" ' & \x1b[2J\u202e長い"
 )
+VISIBLE = HOSTILE.replace("\x1b[2J\u202e", "")  # what a candidate may have
 _EMPTY = {"meta", "img"}
 
 
@@ -82,7 +84,7 @@ def night(make_quick_lab: MakeLab) -> Lab:
         made = try_out(
             lab,
             f"better by {minus} {HOSTILE}",
-            f"# quick: minus={minus}\nX{made_so_far} = {minus}  # {HOSTILE}\n",
+            f"# quick: minus={minus}\nX{made_so_far} = {minus}  # {VISIBLE}\n",
             hypothesis=HOSTILE,
         )
         experiments.keep(lab, made.id, HOSTILE)
@@ -136,6 +138,11 @@ def test_what_strangers_wrote_is_there_and_means_nothing(night: Lab) -> None:
     assert "<script>alert(1)</script>" in page.text("ins")
     assert "<script>alert(1)</script>" in page.text("td")
     assert len(page.attributes("img")) == 1
+
+
+def test_a_line_of_a_diff_is_one_line_whatever_is_in_it() -> None:
+    page = Page(str(markup.diff("+ added\r- no line of its own\x85+ nor this\n- removed\n")))
+    assert page.texts == {"pre": page.texts["pre"], "ins": ["+ added- no line of its own+ nor this"], "del": ["- removed"]}
 
 
 def test_a_kept_change_leads_to_its_diff(night: Lab) -> None:
@@ -248,6 +255,14 @@ def test_a_folder_that_is_called_like_a_page_is_an_error_and_stdout_takes_markdo
     (tmp_path / "folder.html").mkdir()
     assert call("report", "--output", tmp_path / "folder.html", "--lab", night.root).exit_code == 2
     assert call("report", "--output", "/dev/null", "--lab", night.root).exit_code == 0
+
+
+def test_what_strangers_wrote_leaves_a_terminal_as_it_is(night: Lab) -> None:
+    for arguments in (["show", "e0003"], ["show", "e0003", "--part", "diff"], ["history"], ["history", "--summary", "themes"]):
+        printed = call(*arguments, "--lab", night.root)
+        assert printed.exit_code == 0, printed.output
+        assert "\x1b" not in printed.stdout, arguments
+        assert "\u202e" not in printed.stdout, arguments
 
 
 def test_finalize_makes_the_branch_and_says_how_to_review_it(night: Lab) -> None:

@@ -133,7 +133,11 @@ def test_the_end_of_a_long_log_is_shown_and_the_rest_is_named(still: Lab, record
     assert answer.content.endswith("> the end")
     assert str(paths.log) in answer.omitted
     assert "> the end" in answer.text()
-    assert max(sizes(answer)) < 10_500
+    assert max(sizes(answer)) < 10_000
+    paths.log.write_text('"\\"\n' * 20_000)  # each of which is two bytes as JSON
+    quotes = show_experiment(still, experiment.id, "log")
+    assert 9_000 < max(sizes(quotes)) < 10_000
+    assert quotes.content.endswith('> "\\"')
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_last_point(still: Lab, record: Record) -> None:
@@ -145,6 +149,9 @@ def test_a_long_curve_is_thinned_and_keeps_its_last_point(still: Lab, record: Re
     assert '"step": 2999' in answer.content.splitlines()[-1]
     assert "of 3000 points" in answer.omitted
     assert max(sizes(answer)) < 10_000
+    many = ", ".join(f'"m{name}": 1' for name in range(90))
+    paths.curve.write_text(f'{{"step": 1, "seconds": 1, {many}}}\n' * 100)
+    assert max(sizes(show_experiment(still, experiment.id, "curve"))) < 10_000
 
 
 def test_history_filters_sorts_and_pages(still: Lab, record: Record) -> None:
