@@ -62,7 +62,7 @@ class Rival:
 
 
 def is_autopilot(researcher: str) -> bool:
-    """True for the built-in researcher, whatever its strategy."""
+    """True for the built-in researcher, whatever its strategy; nobody else gets such a name (`researchers`)."""
     return researcher == AUTOPILOT or researcher.startswith(f"{AUTOPILOT} (")
 
 

@@ -64,9 +64,10 @@ class Lab:
         isolation: Isolation,
         pinned: bool,
         worktree: str = "",
+        autopilot: bool = False,
     ) -> None:
         self.root = root
-        self.presence = researchers.Presence(worktree)
+        self.presence = researchers.Presence(worktree, autopilot=autopilot)
         self.isolation = isolation
         self.pinned = pinned
         self.devices = devices
@@ -89,13 +90,14 @@ class Lab:
         isolation: Isolation | None = None,
         gpu_driver: GpuDriver | None = None,
         pinned: bool = True,
+        autopilot: bool = False,
     ) -> Lab:
         """Open the lab around ``folder``; the first opening gives it its identity and pins its harness.
 
         A researcher's worktree leads to its lab, where this process then works for that researcher.
         ``isolation`` is what candidates get instead of what this machine offers (at most that); ``gpu_driver`` is asked for
         GPUs instead of NVIDIA's. Unless ``pinned``, runs do not check that harness, corpus and environment are what they were,
-        which their results then do not list.
+        which their results then do not list. ``autopilot``: this process serves the built-in researcher.
         ``budget_seconds`` is the human's choice for the sessions that this process starts, instead of the file's.
         Raises `NotReadyError` where there is no lab; the text names the command that makes one.
         """
@@ -128,6 +130,7 @@ class Lab:
             isolation=probe_isolation() if isolation is None else isolation,
             pinned=pinned,
             worktree=worktree,
+            autopilot=autopilot,
         )
         lab._budget_seconds = budget_seconds
         catch_up(lab)
@@ -249,6 +252,7 @@ class Lab:
         today. Raises `NotReadyError` when the corpus is not prepared, or when ``tag`` exists in another comparability group.
         """
         self.require_isolation()
+        researchers.require_own_name(self, researcher)
         with self.ledger.transaction():  # two that begin at once do not take the same name
             session, is_new = self._start_session(tag, researcher or researchers.DEFAULT_NAME)
         self.align_branch(session)

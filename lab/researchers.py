@@ -2,8 +2,9 @@
 
 Guarantees: a researcher that comes back finds its folder and its train.py as it left them; the lab's own folder goes to another
 name only while nobody works there; what a new worktree holds beside train.py is the session's commit, byte for byte. The record
-knows which champion each train.py builds on, which is what its experiments are judged against. Does not: know who calls, except
-where a token says it (`caller`). Two agents under one name share one folder, which `join` can only warn of.
+knows which champion each train.py builds on, which is what its experiments are judged against. The name of the built-in
+researcher is its own, since reports compare with it. Does not: know who calls, except where a token says it (`caller`). Two
+agents under one name share one folder, which `join` can only warn of.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .caller import caller
+from .control_group import is_autopilot
 from .errors import CandidateError, DecisionError, NotReadyError, UnknownNameError
 from .files import sha256_hex, write_atomically
 from .jsonfiles import read_json, write_json
@@ -43,7 +45,8 @@ class Presence:
     Once ``serves_many`` is set, several clients are connected: whoever came last says nothing about who calls.
     """
 
-    def __init__(self, worktree: str) -> None:
+    def __init__(self, worktree: str, *, autopilot: bool) -> None:
+        self.autopilot = autopilot  # this process serves the built-in researcher
         self.serves_many = False
         self.worktree = worktree  # the folder below the lab that this process was started in; empty: the lab's own
         self.names: dict[str, None] = {}  # in the order of start_session
@@ -83,24 +86,28 @@ def find(lab: Lab, session: Session, name: str = "") -> Researcher:
 
     Raises:
         UnknownNameError: nobody of that name has joined.
-        NotReadyError: no name is given, and it could be one of several, or nobody yet.
+        NotReadyError: no name is given, and it could be one of several, or nobody yet; or it is the built-in researcher's.
     """
     there = lab.ledger.researchers(session.tag)
     if not (name := one_line(name) or caller()):
-        possible = there
+        possible = others = _not_the_autopilot(lab, there)
         if not lab.presence.serves_many:
             possible = [one for one in there if one.name in lab.presence.names] or _of_folder(lab, there)
             if not possible and lab.presence.worktree:
                 raise NotReadyError(
                     f"Nobody works in {lab.presence.worktree} in session {session.tag} yet. Call start_session() to join."
                 )
-            possible = possible or there
+            possible = possible or others
+        if not possible:
+            raise NotReadyError(f"Only {_names(there)} works in session {session.tag} yet. Call start_session() to join.")
         if len(possible) == 1:
             return possible[0]
         raise NotReadyError(
             f"Several researchers work here ({_names(possible)}): call again with researcher='<your name>', the one that you "
             "gave to start_session."
         )
+    if name not in lab.presence.names:
+        require_own_name(lab, name)
     for researcher in there:
         if researcher.name == name:
             return researcher
@@ -143,11 +150,21 @@ def is_ambiguous(lab: Lab, session: Session) -> bool:
     return not caller() and len(lab.ledger.researchers(session.tag)) > 1 and not is_alone
 
 
+def require_own_name(lab: Lab, name: str) -> None:
+    """Raise `NotReadyError` where somebody else takes the name of the built-in researcher."""
+    if is_autopilot(one_line(name)) and not lab.presence.autopilot:
+        raise NotReadyError(
+            f"{name!r} is the built-in researcher of `autoresearch research`, with which reports compare a session. Call "
+            "start_session(researcher='<a name of your own>'), or without a name."
+        )
+
+
 def join(lab: Lab, session: Session, name: str) -> Researcher:
     """Let ``name`` (empty: whoever works where this process was started) work in a session.
 
     The first in a session, and whoever comes when nobody works there, has the lab's own folder; each other gets a worktree.
     """
+    require_own_name(lab, name)
     name = one_line(name) or _own_name(lab, session)
     there = lab.ledger.researchers(session.tag)
     if all(one.name != name for one in there) and (expected := _newcomer(lab, session, name, there)).workspace:
@@ -200,6 +217,11 @@ def shared_folder(lab: Lab, researcher: Researcher) -> list[str]:
 def _of_folder(lab: Lab, there: list[Researcher]) -> list[Researcher]:
     """Return who works in the worktree that this process was started in."""
     return [one for one in there if one.workspace == lab.presence.worktree != ""]
+
+
+def _not_the_autopilot(lab: Lab, there: list[Researcher]) -> list[Researcher]:
+    """Return for whom this process may work where nobody says so: whoever it is, but for the built-in researcher."""
+    return [one for one in there if lab.presence.autopilot or not is_autopilot(one.name)]
 
 
 def _names(there: list[Researcher]) -> str:
@@ -299,9 +321,10 @@ def _is_untouched(lab: Lab, session: Session, owner: Researcher) -> bool:
 def _own_name(lab: Lab, session: Session) -> str:
     """Return for whom this process works, where nobody says so: in a worktree, for whoever worked there before."""
     if lab.presence.names or lab.presence.serves_many:
-        return find(lab, session).name
+        is_anybody = lab.presence.names or _not_the_autopilot(lab, lab.ledger.researchers(session.tag))
+        return find(lab, session).name if is_anybody else DEFAULT_NAME
     if (who := here(lab, session)) is not None:
-        return who.name
+        return who.name if _not_the_autopilot(lab, [who]) else DEFAULT_NAME
     known = (one for each in lab.ledger.sessions() for one in _of_folder(lab, lab.ledger.researchers(each.tag)))
     return next((one.name for one in known), lab.presence.worktree.rpartition("/")[2])
 

@@ -159,10 +159,10 @@ def build_server(
     return server
 
 
-def serve_stdio(folder: Path, *, budget_seconds: float | None = None) -> None:
+def serve_stdio(folder: Path, *, budget_seconds: float | None = None, autopilot: bool = False) -> None:
     """Serve the lab around ``folder`` on standard input and output until the client closes it, or a signal ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # else it waits for the input, which a thread reads, to be closed as well
-    open_lab = partial(Lab.open, folder, budget_seconds=budget_seconds)
+    open_lab = partial(Lab.open, folder, budget_seconds=budget_seconds, autopilot=autopilot)
     build_server(open_lab, exists=partial(has_record, folder), attending=Attending()).run()
 
 

@@ -66,9 +66,9 @@ class LabClient:
 
 
 def server_parameters(folder: Path, budget_seconds: float | None) -> StdioServerParameters:
-    """Return how to start the server of the lab in ``folder``, with this process's environment."""
+    """Return how to start the autopilot's server of the lab in ``folder``, with this process's environment."""
     # -P keeps the lab's own files off the server's import path: an agent's mcp.py must not be imported there.
-    arguments = ["-P", "-m", "autoresearch_mcp.server.cli", "serve", "--lab", str(folder)]
+    arguments = ["-P", "-m", "autoresearch_mcp.server.cli", "serve", "--autopilot", "--lab", str(folder)]
     if budget_seconds is not None:
         arguments += ["--budget-seconds", str(budget_seconds)]
     return StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ), cwd=folder)

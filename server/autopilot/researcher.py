@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio
 
-from ...lab.control_group import AUTOPILOT
+from ...lab.control_group import AUTOPILOT, is_autopilot
 from ...lab.errors import CandidateError, StoppedError
 from ...lab.paths import WorkspacePaths
 from ...lab.states import Verdict
@@ -143,7 +143,7 @@ class Autopilot:
         """Decide what a killed research left undecided, so that this session begins with the champion's train.py."""
         for page in await pages(self._client, per_page=_PER_PAGE, decision="pending"):
             for experiment in page.experiments:
-                if experiment.researcher.startswith(AUTOPILOT):  # under whatever strategy; others are at work
+                if is_autopilot(experiment.researcher):  # under whatever strategy; others are at work
                     await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment.id)
                     await self._decide(await self._finished(experiment.id))
 

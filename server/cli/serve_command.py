@@ -20,6 +20,7 @@ def serve(
         typer.Option("--allowed-host", metavar="NAME", help="A name or address by which clients on other machines call it."),
     ] = None,
     budget_seconds: BudgetOption = None,
+    autopilot: Annotated[bool, typer.Option("--autopilot", hidden=True)] = False,
 ) -> None:
     """Serve the lab's tools to an MCP client on standard input and output, or with --http to several at once.
 
@@ -33,7 +34,7 @@ def serve(
             raise typer.BadParameter("it is about HTTP: add --http HOST:PORT", param_hint="--allowed-host")
         from ..app import serve_stdio
 
-        serve_stdio(lab.resolve(), budget_seconds=budget_seconds)
+        serve_stdio(lab.resolve(), budget_seconds=budget_seconds, autopilot=autopilot)
         return
     from ..http import parse_address, parse_allowed_host, serve_http
 

@@ -244,3 +244,28 @@ def test_a_deleted_worktree_is_made_again_with_the_file_that_its_researcher_buil
         experiments.propose(lab, description="nothing there", hypothesis="", researcher="ben")
     lab.start_session(None, "ben")
     assert train_of(lab, "ben").read_bytes() == lab.champion_source(lab.session())
+
+
+def test_the_name_of_the_built_in_researcher_is_its_own_and_nobody_works_under_it_unawares(make_quick_lab: MakeLab) -> None:
+    lab = make_quick_lab()
+    lab.workspace.train.write_text(TRAIN_PY)
+    for forged in ("autopilot", " autopilot  (tpe, seed 1)"):
+        with pytest.raises(NotReadyError, match="autoresearch research"):
+            lab.start_session("new", forged)
+    assert [session.researcher for session in lab.ledger.sessions()] == ["tester"]  # as the fixture began it
+    with closing(Lab.open(lab.root, autopilot=True)) as built_in:
+        session, _ = built_in.start_session("night", "autopilot (tpe, seed 1)")
+        baseline = wait(built_in, experiments.propose(built_in, description="baseline", hypothesis="")[0].id, 20.0)
+        assert baseline.researcher == "autopilot (tpe, seed 1)"
+    with closing(Lab.open(lab.root)) as agent:
+        for name in ("", "autopilot (tpe, seed 1)"):
+            with pytest.raises(NotReadyError, match="start_session"):
+                researchers.find(agent, session, name)
+        agent.start_session("night")
+        assert researchers.find(agent, session).name == researchers.DEFAULT_NAME
+        with pytest.raises(NotReadyError, match="reports compare"):
+            experiments.propose(agent, description="as another", hypothesis="", researcher="autopilot (tpe, seed 1)")
+    with closing(Lab.open(lab.root)) as served:
+        served.presence.serves_many = True
+        with pytest.raises(NotReadyError, match="reports compare"):
+            served.start_session("night", "autopilot")

@@ -9,6 +9,7 @@ from functools import partial
 import anyio
 import pytest
 from autoresearch_mcp.lab import experiments
+from autoresearch_mcp.lab.control_group import is_autopilot
 from autoresearch_mcp.lab.dispatch import judge_experiment
 from autoresearch_mcp.lab.errors import StoppedError
 from autoresearch_mcp.lab.executor import RunResult
@@ -64,7 +65,7 @@ class Counting:
 
 def research(lab: Lab, strategy: Counting, observer: Listener, ideas: int) -> Report:
     async def main() -> Report:
-        async with Client(build_server(partial(Lab.open, lab.root))) as client:
+        async with Client(build_server(partial(Lab.open, lab.root, autopilot=True))) as client:
             return await Autopilot(LabClient(client), lab.root, strategy, observer).research(ideas)
 
     return anyio.run(main)
@@ -72,6 +73,7 @@ def research(lab: Lab, strategy: Counting, observer: Listener, ideas: int) -> Re
 
 def tried_before(lab: Lab, description: str, *, researcher: str = "tester", decided: bool = True) -> None:
     """Record a session in which one idea was tried and found worse, without training."""
+    lab.presence.autopilot = is_autopilot(researcher)
     lab.start_session("new", researcher)
     hold = try_lock(lab.state.dispatch_lock)
     assert hold is not None

@@ -48,7 +48,7 @@ class Measured:
 
 def research(lab: Lab, strategy: Strategy, observer: Observer, ideas: int) -> Report:
     async def main() -> Report:
-        async with Client(build_server(partial(Lab.open, lab.root))) as client:
+        async with Client(build_server(partial(Lab.open, lab.root, autopilot=True))) as client:
             return await Autopilot(LabClient(client), lab.root, strategy, observer).research(ideas)
 
     return anyio.run(main)

@@ -27,7 +27,7 @@ def read(lab: Lab) -> tuple[Set[Change], list[Observation]]:
     """Begin a session as another researcher, and read the record as it does."""
 
     async def main() -> tuple[Set[Change], list[Observation]]:
-        async with Client(build_server(partial(Lab.open, lab.root))) as connected:
+        async with Client(build_server(partial(Lab.open, lab.root, autopilot=True))) as connected:
             client = LabClient(connected)
             session = await client.call("start_session", SessionAnswer, tag="new", researcher="reader")
             record = Record(client, session, lab.workspace.train.read_text())

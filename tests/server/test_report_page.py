@@ -154,6 +154,7 @@ def test_a_kept_change_leads_to_its_diff(night: Lab) -> None:
 def test_the_autopilots_search_is_drawn_beside_the_session(night: Lab) -> None:
     first = night.session().tag
     night.workspace.train.write_bytes(night.ledger.stored(night.session().base_sha256))
+    night.presence.autopilot = True
     rival, _ = night.start_session("new", f"{AUTOPILOT} (random, seed 7)")
     try_out(night, "baseline")
     experiments.keep(night, try_out(night, "search", "# quick: minus=0.25\n").id, "")

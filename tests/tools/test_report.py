@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from autoresearch_mcp.lab import experiments
+from autoresearch_mcp.lab.control_group import is_autopilot
 from autoresearch_mcp.lab.dispatch import wait
 from autoresearch_mcp.lab.errors import NotReadyError, UnknownNameError
 from autoresearch_mcp.lab.lab import Lab
@@ -73,6 +74,7 @@ def search(record: Record) -> Callable[..., str]:
 
     def search(lab: Lab, researcher: str, start: bytes, numbers: list[float]) -> str:
         lab.workspace.train.write_bytes(start)
+        lab.presence.autopilot = is_autopilot(researcher)
         session, _ = lab.start_session("new", researcher)
         record(lab, 2.0, description="baseline")
         for position, val_bpb in enumerate(numbers):
