@@ -87,8 +87,8 @@ def _lead_words(lead: Lead) -> str:
         stands = f"level within noise, {abs(j.delta):.4f} {where}" if j.delta else "level"
     else:
         stands = f"{where} by {abs(j.delta):.4f}"
-    spent = f"{lead.spent:.0f}"
-    return f"after {spent} {lead.unit} each this session is {stands} (z {number(j.z, '.2f')}), {numbers}"
+    spent = f"{lead.spent:.0f} {lead.unit.removesuffix('s') if lead.spent == 1 else lead.unit}"
+    return f"after {spent} each this session is {stands} (z {number(j.z, '.2f')}), {numbers}"
 
 
 def _researchers(night: Night) -> str:
