@@ -96,7 +96,8 @@ def changed_constants(parent: CandidateFacts, child: CandidateFacts) -> dict[str
 def unified_diff(parent: bytes, child: bytes, name: str = "trainer/train.py") -> str:
     """Return the unified diff from ``parent`` to ``child`` (empty when equal) with three lines of context.
 
-    Bytes that are not UTF-8 show as replacement characters, and what would hide text as an escape such as ``\\r``.
+    Of what `check_candidate` accepts it is a patch. Bytes that are not UTF-8 show as replacement characters, and what would
+    hide text as an escape such as ``\\r``.
     Where two texts are too different to be aligned quickly, the diff is still right, but coarse.
     """
     old, new = (_text_lines(data) for data in (parent, child))
@@ -112,7 +113,8 @@ def unified_diff(parent: bytes, child: bytes, name: str = "trainer/train.py") ->
             shown += ["+" + line for line in new[new_start:new_end]]
     if not shown:
         return ""
-    return "".join([f"--- a/{name}\n", f"+++ b/{name}\n", *shown])
+    text = "".join([f"--- a/{name}\n", f"+++ b/{name}\n", *shown])
+    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,8 +355,7 @@ class _BoundedMatcher(difflib.SequenceMatcher[str]):
 
 def _text_lines(data: bytes) -> list[str]:
     """Split at newlines only, as diff tools do, and mark a last line that has none."""
-    text = _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], data.decode("utf-8", "replace"))
-    lines = text.split("\n")
+    lines = data.decode("utf-8", "replace").split("\n")
     last = lines.pop()
     return [line + "\n" for line in lines] + ([f"{last}\n\\ No newline at end of file\n"] if last else [])
 
