@@ -17,7 +17,7 @@ import anyio
 from ...lab.control_group import AUTOPILOT, is_autopilot
 from ...lab.errors import CandidateError, StoppedError
 from ...lab.paths import WorkspacePaths
-from ...lab.states import Verdict
+from ...lab.states import Decision, Verdict
 from ...tools.results import ExperimentAnswer, ExperimentSummary, KeepAnswer, SessionAnswer
 from ...tools.revert import RevertAnswer
 from .client import AutopilotError, LabClient, ToolRefusedError
@@ -80,7 +80,7 @@ class Autopilot:
         """Start a new session, measure the baseline, try ``experiments`` ideas, and return the record of the session.
 
         Raises:
-            AutopilotError: the baseline got no number, or the server refuses everything.
+            AutopilotError: the baseline got no number that can be kept, or the server refuses everything.
             ToolRefusedError: the server refuses the session itself.
         """
         await self._settle_earlier()
@@ -106,7 +106,7 @@ class Autopilot:
     async def _measure_baseline(self) -> None:
         baseline = await self._run("baseline", "The number that every idea of this session is measured against.")
         self._observer.finished(baseline)
-        if baseline.experiment.val_bpb is None:
+        if baseline.experiment.decision != Decision.KEPT:
             await self._revert(baseline.experiment.id, lesson(baseline.experiment))
             raise AutopilotError(_failed_baseline(baseline))
 
@@ -145,7 +145,10 @@ class Autopilot:
             for experiment in page.experiments:
                 if is_autopilot(experiment.researcher):  # under whatever strategy; others are at work
                     await self._client.call("cancel_experiment", ExperimentAnswer, experiment_id=experiment.id)
-                    await self._decide(await self._finished(experiment.id))
+                    try:
+                        await self._decide(await self._finished(experiment.id))
+                    except StoppedError as error:  # a stale win, whose merge may not be run any more
+                        await self._revert(experiment.id, f"Could not be kept: {error}"[:_LESSON_CHARACTERS])
 
     async def _run(self, description: str, hypothesis: str) -> ExperimentAnswer:
         """Run the workspace's train.py and wait for its verdict; leaving early abandons it."""
@@ -229,6 +232,8 @@ def lesson(experiment: ExperimentSummary) -> str:
 
 def _failed_baseline(baseline: ExperimentAnswer) -> str:
     experiment = baseline.experiment
+    if experiment.val_bpb is not None:
+        return f"The baseline {experiment.id} cannot be kept, so there is nothing to improve on: {baseline.reason}"
     tail = "".join(f"\n> {line}" for line in baseline.log_tail)
     return (
         f"The baseline {experiment.id} got no number ({experiment.verdict}), so there is nothing to improve on. "

@@ -21,13 +21,15 @@ import random
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ...prepare.tokenizer import VOCAB_SIZES
 from .edits import Constant, Number
 from .space import Axis, axis_of, draw_names, proposal_of, searched
 from .strategy import Change, Observation, Proposal, changes_in
+
+_Distribution = FloatDistribution | IntDistribution
 
 _SUBSETS = 300  # without a proposal: then the constants are used up
 _ASKS = 6  # of one subset, where a draw is no step, breaks a rule or was tried
@@ -89,13 +91,13 @@ class Tpe:
         study = optuna.create_study(sampler=sampler)
         study.add_trials([trial for each in observed if (trial := _trial(each, axes, space)) is not None])
         for _ in range(_ASKS):
-            drawn = study.ask(space).params  # stays open, which TPE takes for a bad one
+            drawn = study.ask({**space}).params  # stays open, which TPE takes for a bad one
             targets = {name: target for name in names if (target := axes[name].value_at(drawn[name])) is not None}
             if len(targets) == len(names):
                 yield targets
 
 
-def _distribution(axis: Axis) -> BaseDistribution | None:
+def _distribution(axis: Axis) -> _Distribution | None:
     """Return where Optuna may draw coordinates of an axis; None: there is no choice."""
     if not axis.whole:
         return FloatDistribution(axis.low, axis.high) if axis.low < axis.high else None
@@ -105,13 +107,13 @@ def _distribution(axis: Axis) -> BaseDistribution | None:
     return IntDistribution(min(places), max(places)) if len(places) > 1 else None
 
 
-def _trial(observation: Observation, axes: Mapping[str, Axis], space: dict[str, BaseDistribution]) -> FrozenTrial | None:
-    """Return an observation as Optuna takes it; None where a value is not known, or too far away to be drawn."""
+def _trial(observation: Observation, axes: Mapping[str, Axis], space: Mapping[str, _Distribution]) -> FrozenTrial | None:
+    """Return an observation as Optuna takes it; None where a value is not known, or could not be drawn from here."""
     params: dict[str, float] = {}
     for name, axis in axes.items():
         at = axis.coordinate(observation.values[name]) if name in observation.values else None
-        if at is None or not axis.low <= at <= axis.high:
+        if at is None or not space[name].low <= at <= space[name].high:
             return None
         params[name] = int(at) if axis.whole else at
     state = TrialState.PRUNED if observation.val_bpb is None else TrialState.COMPLETE
-    return create_trial(state=state, value=observation.val_bpb, params=params, distributions=space)
+    return create_trial(state=state, value=observation.val_bpb, params=params, distributions={**space})

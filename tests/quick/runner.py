@@ -2,10 +2,10 @@
 
 What it "measures" is what train.py says in comments, so a test decides it with an edit:
 
-    # quick: val_bpb=1.93 seconds=0.05 outcome=scored noise=0.01 minus=0.02 test_plus=0.03
+    # quick: val_bpb=1.93 seconds=0.05 outcome=scored noise=0.01 minus=0.02 test_plus=0.03 error=0.001
 
-where every line counts, `minus` of each is taken off, `noise` is the largest that the run's seed adds or takes off, and
-`test_plus` is added on the test split.
+where every line counts, `minus` of each is taken off, `noise` is the largest that the run's seed adds or takes off,
+`test_plus` is added on the test split, and `error` is the number's standard error.
 Like the real one it detaches itself, holds the runner's lock it was given and the device's, tells events and progress, ends
 when it is asked to, and writes result.json as its last act. Nothing is confined, because nothing of train.py is executed.
 """
@@ -62,7 +62,7 @@ def main() -> None:
         reports.close()
         val_bpb = float(wishes.get("val_bpb", "2.0")) - minus + noise
         val_bpb += float(wishes.get("test_plus", "0")) if spec.split == "test" else 0.0
-        number = {"val_bpb": round(val_bpb, 6), "split": spec.split, "standard_error": 0.0}
+        number = {"val_bpb": round(val_bpb, 6), "split": spec.split, "standard_error": float(wishes.get("error", "0"))}
         result = RunResult(outcome=outcome, reason="scored", elapsed_seconds=took, total_seconds=took, **number)
     os.close(device)
     write_result(paths, cancelled if paths.cancel.exists() else result)

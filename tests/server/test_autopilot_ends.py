@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from functools import partial
 
 import anyio
@@ -16,6 +17,7 @@ from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.ledger import result_to_json
 from autoresearch_mcp.lab.locks import try_lock
+from autoresearch_mcp.lab.records import Experiment
 from autoresearch_mcp.lab.rules import pause
 from autoresearch_mcp.lab.states import Decision, Outcome
 from autoresearch_mcp.server.app import ERROR_KIND, build_server
@@ -75,20 +77,32 @@ def tried_before(lab: Lab, description: str, *, researcher: str = "tester", deci
     """Record a session in which one idea was tried and found worse, without training."""
     lab.presence.autopilot = is_autopilot(researcher)
     lab.start_session("new", researcher)
+    with nothing_runs(lab):
+        original = lab.workspace.train.read_text()
+        for change, val_bpb, words in (("", 2.0, "baseline"), ("\nX = 1\n", 2.5, description)):
+            lab.workspace.train.write_text(original + change)
+            experiment, _ = experiments.propose(lab, description=words, hypothesis="")
+            measured(lab, experiment, val_bpb)
+            if change and decided:
+                experiments.revert(lab, experiment.id, "worse")
+
+
+@contextmanager
+def nothing_runs(lab: Lab) -> Iterator[None]:
+    """Start no run in this block."""
     hold = try_lock(lab.state.dispatch_lock)
     assert hold is not None
-    original = lab.workspace.train.read_text()
-    for change, val_bpb, words in (("", 2.0, "baseline"), ("\nX = 1\n", 2.5, description)):
-        lab.workspace.train.write_text(original + change)
-        experiment, _ = experiments.propose(lab, description=words, hypothesis="")
-        (run,) = lab.ledger.runs(experiment.id)
-        result = RunResult(outcome=Outcome.SCORED, reason="measured", val_bpb=val_bpb, standard_error=0.0)
-        with lab.ledger.transaction():
-            lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
-            judge_experiment(lab, experiment)
-        if change and decided:
-            experiments.revert(lab, experiment.id, "worse")
+    yield
     os.close(hold)
+
+
+def measured(lab: Lab, experiment: Experiment, val_bpb: float) -> None:
+    """Record that an experiment's run ended with a number."""
+    (run,) = lab.ledger.runs(experiment.id)
+    result = RunResult(outcome=Outcome.SCORED, reason="measured", val_bpb=val_bpb, standard_error=0.0)
+    with lab.ledger.transaction():
+        lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
+        judge_experiment(lab, experiment)
 
 
 def test_a_paused_lab_ends_the_research_with_its_report_and_the_reason(make_lab: MakeLab, train_py: str) -> None:
@@ -111,6 +125,23 @@ def test_it_decides_what_it_left_undecided_itself_and_nothing_of_others(
     pause(lab, "only to settle")
     research(lab, Counting(), Listener(), 1)
     assert lab.ledger.experiment("e0002").decision is decision
+
+
+def test_a_stale_win_of_a_session_that_has_met_its_stop_rule_does_not_keep_the_next_from_beginning(make_lab: MakeLab) -> None:
+    lab = make_lab(extra="[stop]\nexperiments = 3\n")
+    lab.presence.autopilot = True
+    lab.start_session("new", "autopilot")
+    with nothing_runs(lab):
+        source = lab.workspace.train.read_text()
+        for change, val_bpb in (("", 2.0), ("\nX = 1\n", 1.5), ("\nY = 1\n", 1.4)):
+            lab.workspace.train.write_text(source + change)
+            measured(lab, experiments.propose(lab, description=f"change {change!r}", hypothesis="")[0], val_bpb)
+    experiments.keep(lab, "e0003", "")
+    pause(lab, "only to settle")
+    research(lab, Counting(), Listener(), 1)
+    won = lab.ledger.experiment("e0002")
+    assert won.decision is Decision.REVERTED
+    assert "Could not be kept" in won.note
 
 
 def test_an_error_tells_programs_its_kind_and_only_a_stop_is_a_stop(make_lab: MakeLab) -> None:

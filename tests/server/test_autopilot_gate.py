@@ -12,7 +12,7 @@ import pytest
 from autoresearch_mcp.lab.lab import Lab
 from autoresearch_mcp.lab.states import Decision, Purpose
 from autoresearch_mcp.server.app import build_server
-from autoresearch_mcp.server.autopilot.client import LabClient
+from autoresearch_mcp.server.autopilot.client import AutopilotError, LabClient
 from autoresearch_mcp.server.autopilot.edits import read_constants
 from autoresearch_mcp.server.autopilot.ladder import Ladder
 from autoresearch_mcp.server.autopilot.researcher import Autopilot, Observer, Report
@@ -100,6 +100,15 @@ def test_a_promising_idea_runs_three_times_and_who_watches_is_told_which_run_it_
     about = [line.partition(" ")[2] for line in lines if kept.id in line]
     for run in (2, 3):
         assert any(f"run {run} of 3" in line for line in about), about
+
+
+@pytest.mark.slow
+def test_a_baseline_whose_number_cannot_be_kept_ends_the_research_with_the_reason(make_quick_lab: MakeLab) -> None:
+    lab = make_quick_lab(train=quick(CONSTANTS).replace("val_bpb=2.0", "val_bpb=2.0 error=0.5"))
+    with pytest.raises(ExceptionGroup) as raised:
+        lines_of(lab, Listed(0.02), 1)
+    assert raised.group_contains(AutopilotError, match=r"baseline e0001 cannot be kept.* standard error 0\.5")
+    assert lab.ledger.experiment("e0001").decision is Decision.REVERTED
 
 
 @pytest.mark.slow

@@ -97,6 +97,7 @@ def test_research_runs_a_session_and_a_second_one_goes_on_from_its_champion(make
 
     # A research that was killed leaves its idea in train.py, undecided; the next one settles it first.
     lab.workspace.train.write_bytes(champion + b"\nLEFT_BEHIND = 1\n")
+    lab.presence.autopilot = True
     left, _ = experiments.propose(lab, description="left behind", hypothesis="")
     second = research(lab.root, "--strategy", "random", "--seed", "4", ideas=0)
     assert (second["strategy"], second["seed"]) == ("random", 4)

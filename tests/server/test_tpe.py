@@ -164,6 +164,18 @@ def test_what_is_unknown_or_out_of_reach_in_an_experiment_is_left_out_and_the_re
         assert all(value in RANGES[name] for name, value in values(proposal.source).items())
 
 
+def test_a_value_that_is_in_reach_and_cannot_be_drawn_is_left_out() -> None:
+    source = SMALL + "ORTHOGONAL_STEPS = 5\n"
+    assert 7 not in RANGES["ORTHOGONAL_STEPS"]
+    axis = axis_of("ORTHOGONAL_STEPS", values(source), SIZES)
+    assert axis is not None
+    assert axis.high == 7
+    record = [Observation(values={**values(source), "ORTHOGONAL_STEPS": 7}, val_bpb=1.0)] * 5
+    strategy = Tpe(1, vocab_sizes=SIZES)
+    proposals = [strategy.propose(source, profile="cpu", tried=set(), observed=record) for _ in range(30)]
+    assert any("ORTHOGONAL_STEPS" in proposal.description for proposal in proposals if proposal is not None)
+
+
 def test_vocabularies_are_those_of_the_corpus_and_used_up_constants_end_the_search() -> None:
     strategy = Tpe(1, vocab_sizes=(257, 512, 1024))
     proposals = [strategy.propose("VOCAB_SIZE = 512\n", profile="cpu", tried=set()) for _ in range(3)]
