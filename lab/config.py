@@ -209,7 +209,7 @@ class StopConfig(_Table):
         default=20,
         ge=0,
         le=1_000_000,
-        description="experiments in a row that end without a number, from 0 to 1000000; 0 is without end",
+        description="experiments in a row that crash, time out or are invalid, from 0 to 1000000; 0 is without end",
     )
     plateau_notice: int = Field(
         default=20,

@@ -3,9 +3,10 @@
 A run that did not have its device to itself is *contended*, one whose pins did not hold is *tainted* (`RunResult`). The verdict
 rests on the runs that are neither, else on all; once runs with fresh seeds confirm, on those and not on the one that the
 idea was selected by. Guarantees: what was only measured on a shared device is kept by nobody, except a baseline, which a
-session cannot do without; what is tainted makes no champion; either may be tried again with the same bytes; a confirmation
-that gave no answer is run again with its own seed, so that nobody draws seeds until one is lucky; a run that fails later
-takes no number away. Does not: measure, or correct a number for what was shared.
+session cannot do without; what is tainted makes no champion; either may be tried again with the same bytes, whose confirmations
+keep their seeds, and so does one that gave no answer, so that nobody draws seeds until one is lucky. A recorded number rests on
+the runs that have one (`evidence_of`): what fails later takes nothing away. Does not: measure, or correct a number for what was
+shared.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 from .executor import RunResult
 from .policy import Judgement, Measurement
 from .records import Experiment, Run
-from .states import AWAITED, Outcome, Purpose
+from .states import AWAITED, Decision, Outcome, Purpose
 
 MAX_EXTRA_RUNS = 2  # for a number that was only measured on a shared device
 CONFIRMATIONS = 2  # runs with fresh seeds that decide under the gate `confirmed`
@@ -35,12 +36,11 @@ class Evidence:
 
     Attributes:
         decides: the run whose outcome and reason are the experiment's, with its result.
-        measurement: the mean of the runs that the number rests on; None: there is none. Where a run failed after that, the
-            verdict is its outcome, and the number that of a decision before it.
+        measurement: the mean of the runs that the number rests on; None: a run that failed decides.
         rests_on: those runs, with their results.
         confirmations: how many of them have fresh seeds, and had their device to themselves.
         contended: how the device was shared, where that holds for every run that answers.
-        tainted: which pin did not hold, in any run but those of the noise, which only sharpen a number.
+        tainted: which pin did not hold, in any of the runs.
     """
 
     decides: Answer
@@ -92,24 +92,41 @@ class Evidence:
 def weigh(runs: Sequence[Run]) -> Evidence:
     """Return what the finished ones of an experiment's runs, the oldest first and at least one, say together."""
     finished = [(run, run.result) for run in runs if run.result is not None]
-    answers = [
-        (run, result)
-        for run, result in finished
-        if result.outcome not in _UNANSWERED and (run.purpose is not Purpose.NOISE or _sharpens(result))
-    ]
+    answers = [(run, result) for run, result in finished if result.outcome not in _UNANSWERED]
     clean = [(run, result) for run, result in answers if _is_clean(result)]
-    pool = clean or answers or finished[-1:]
+    pool = clean or [(run, result) for run, result in answers if not result.tainted] or answers or finished[-1:]
     scored = _fresh([(run, result) for run, result in pool if _has_number(result)])
     # Alone on its device, a run that fails is the answer; beside others, a failure says less than a number.
     failed = next((answer for answer in _fresh(pool) if not _has_number(answer[1])), None)
+    decides = failed if failed is not None and (clean or not scored) else scored[-1]
     return Evidence(
-        decides=failed if failed is not None and (clean or not scored) else scored[-1],
-        measurement=_mean([result for _, result in scored], alone=bool(clean)),
+        decides=decides,
+        measurement=_mean([result for _, result in scored], alone=bool(clean)) if _has_number(decides[1]) else None,
         rests_on=tuple(scored),
         confirmations=sum(run.purpose is Purpose.CONFIRM for run, _ in scored) if clean else 0,
         contended=() if clean else tuple(result.contended for _, result in answers if result.contended),
-        tainted=next((result.tainted for run, result in finished if result.tainted and run.purpose is not Purpose.NOISE), None),
+        tainted=next((result.tainted for _, result in finished if result.tainted), None),
     )
+
+
+def evidence_of(experiment: Experiment, runs: Sequence[Run]) -> Evidence | None:
+    """Return what an experiment's recorded answer rests on; None: none of its runs has ended.
+
+    Of a number, on the runs that have one; of a kept one, on those whose pins held. So what ends otherwise later, as a seed
+    that crashes, takes away neither the number nor its good name.
+    """
+    finished = [run for run in runs if run.result is not None]
+    if experiment.val_bpb is not None:
+        finished = [run for run in finished if run.result is not None and _has_number(run.result)] or finished
+        if experiment.decision is Decision.KEPT:
+            finished = [run for run in finished if run.result is not None and not run.result.tainted] or finished
+    return weigh(finished) if finished else None
+
+
+def doubt_of(experiment: Experiment, runs: Sequence[Run]) -> Doubt:
+    """Return why a judged experiment's answer is worth less than it looks; while that is so, its bytes may be tried again."""
+    evidence = None if experiment.verdict is None else evidence_of(experiment, runs)
+    return "" if evidence is None else evidence.doubt
 
 
 def run_that_counts(experiment: Experiment, runs: Sequence[Run]) -> Answer | None:
@@ -117,25 +134,22 @@ def run_that_counts(experiment: Experiment, runs: Sequence[Run]) -> Answer | Non
 
     It is the newest that the number rests on; without a number, the newest that ended as the verdict says.
     """
-    finished = [(run, run.result) for run in runs if run.result is not None]
-    if not finished:
-        return None
-    evidence = weigh(runs)
-    if experiment.val_bpb is not None and evidence.rests_on:
-        return evidence.rests_on[-1]
-    ended_so = [answer for answer in finished if experiment.verdict is not None and answer[1].outcome == experiment.verdict]
-    return ended_so[-1] if ended_so else evidence.decides
+    evidence = evidence_of(experiment, runs)
+    if evidence is None or (experiment.val_bpb is not None and evidence.rests_on):
+        return None if evidence is None else evidence.rests_on[-1]
+    ended = [(run, run.result) for run in runs if run.result is not None and run.result.outcome == experiment.verdict]
+    return ended[-1] if ended else evidence.decides
 
 
 def number_of(experiment: Experiment, runs: Sequence[Run]) -> Measurement | None:
-    """Return the recorded number of an experiment, which rests on as many runs as `weigh` says; None: it has none."""
+    """Return the recorded number of an experiment, with how many runs it rests on; None: it has none."""
     if experiment.val_bpb is None:
         return None
-    number = weigh(runs).measurement if any(run.result is not None for run in runs) else None
+    evidence = evidence_of(experiment, runs)
     return Measurement(
         val_bpb=experiment.val_bpb,
         standard_error=experiment.standard_error or 0.0,
-        runs=1 if number is None else number.runs,
+        runs=1 if evidence is None or evidence.measurement is None else evidence.measurement.runs,
     )
 
 
@@ -147,8 +161,8 @@ def is_confirmed(runs: Sequence[Run]) -> bool:
 def further_runs(runs: Sequence[Run], judgement: Judgement) -> tuple[Purpose, int] | None:
     """Return for what, and how often, an experiment is to be run before it is judged; None: what there is decides."""
     evidence = weigh(runs)
-    awaited = [run.result for run in runs if run.purpose in AWAITED]
-    cancelled = any(result is not None and result.outcome is Outcome.CANCELLED for result in awaited)
+    newest = {run.seed: run.result for run in runs if run.purpose in AWAITED}  # what was cancelled may have been run again
+    cancelled = any(result is not None and result.outcome is Outcome.CANCELLED for result in newest.values())
     if cancelled or evidence.tainted is not None:
         return None
     if judgement.promising:
@@ -172,11 +186,14 @@ def unconfirmed_remark(experiment_id: str, runs: Sequence[Run], judgement: Judge
     )
 
 
-def seed_to_repeat(runs: Sequence[Run]) -> int | None:
-    """Return the seed that the next confirmation takes, the oldest of those that gave no answer; None: a fresh one."""
-    confirmations = [run for run in runs if run.purpose is Purpose.CONFIRM]
-    taken = {run.seed for run in confirmations if run.result is None or _answers(run.result)}
-    return next((run.seed for run in confirmations if run.seed not in taken), None)
+def seed_to_repeat(runs: Sequence[Run], earlier: Sequence[Run] = ()) -> int | None:
+    """Return the seed that the next confirmation takes, the oldest that gave ``runs`` no answer; None: a fresh one.
+
+    ``earlier`` are the runs of other experiments of the session with the same bytes, the oldest first.
+    """
+    taken = {run.seed for run in runs if run.purpose is Purpose.CONFIRM and (run.result is None or _answers(run.result))}
+    drawn = (run.seed for run in (*earlier, *runs) if run.purpose is Purpose.CONFIRM)
+    return next((seed for seed in drawn if seed not in taken), None)
 
 
 def confirmations_there(runs: Sequence[Run]) -> int:
@@ -201,22 +218,12 @@ def confirmation_note(runs: Sequence[Run]) -> str:
     return f"run {len(finished) + 1} of at most {1 + MAX_EXTRA_RUNS}, with a fresh seed{why}; the number needs a confirmation"
 
 
-def may_be_repeated(runs: Sequence[Run]) -> bool:
-    """True where the same bytes may be tried again although they have an answer: the answer is in doubt."""
-    return any(run.result is not None for run in runs) and weigh(runs).doubt != ""
-
-
 def _is_clean(result: RunResult) -> bool:
     return not result.contended and not result.tainted
 
 
 def _has_number(result: RunResult) -> bool:
     return result.outcome is Outcome.SCORED and result.val_bpb is not None
-
-
-def _sharpens(result: RunResult) -> bool:
-    """True for what a run of the noise may add to the number that stands."""
-    return _has_number(result) and not result.tainted
 
 
 def _answers(result: RunResult) -> bool:

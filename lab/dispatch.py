@@ -15,6 +15,7 @@ from .calibration import calibration
 from .config import LabConfig
 from .confirmation import (
     confirmation_note,
+    evidence_of,
     further_runs,
     is_confirmed,
     number_of,
@@ -189,7 +190,7 @@ def judge_experiment(lab: Lab, experiment: Experiment) -> None:
     becomes_champion = is_baseline and judgement.keepable
     if remark := evidence.remark(becomes_champion=becomes_champion) or unconfirmed_remark(experiment.id, runs, judgement):
         reason = f"{reason.rstrip('.')}. {remark}"
-    number = evidence.measurement if evidence.outcome is Outcome.SCORED else None
+    number = evidence.measurement
     lab.ledger.append(
         "experiment_judged",
         {
@@ -211,7 +212,8 @@ def judge_experiment(lab: Lab, experiment: Experiment) -> None:
 
 def _measure_again(lab: Lab, experiment: Experiment, runs: Sequence[Run]) -> None:
     """Record what further runs say of a number that stands; children proposed from now on are compared with that."""
-    number = weigh(runs).measurement
+    evidence = evidence_of(experiment, runs)
+    number = None if evidence is None else evidence.measurement
     if number is not None and experiment.val_bpb not in (None, number.val_bpb):
         event = {"id": experiment.id, "val_bpb": number.val_bpb, "standard_error": number.standard_error}
         lab.ledger.append("experiment_measured_again", event)

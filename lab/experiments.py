@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from . import researchers
 from .calibration import calibrate_once
 from .caller import caller
-from .confirmation import confirmations_there, may_be_repeated, weigh
-from .dispatch import dispatch, finish, finished_runs, wait_for_dispatch_lock
+from .confirmation import confirmations_there, doubt_of, evidence_of, is_confirmed
+from .dispatch import dispatch, finish, wait_for_dispatch_lock
 from .errors import CandidateError, DecisionError, StoppedError
 from .executor import RunLostError, RunResult
 from .files import sha256_hex
@@ -136,8 +136,9 @@ def _ended(lab: Lab, run: Run) -> RunResult | None:
 def confirm(lab: Lab, experiment_id: str, seeds: int) -> Experiment:
     """Have an experiment measured with so many fresh seeds, those that it has included; returns it as it is then.
 
-    Its number rests on those alone from then on: undecided, it is judged anew; decided, that stands. What gave no answer, as
-    one that was cancelled, is run again with its own seed. Raises `DecisionError` where there is nothing to confirm.
+    Its number rests on those alone from then on. Undecided, it is judged anew, but not where enough fresh seeds have said no:
+    else whoever asks often enough gets a yes. What gave no answer, as one that was cancelled, is run again with its own seed.
+    Raises `DecisionError` where there is nothing to confirm.
     """
     _require_own(lab.ledger.experiment(experiment_id))
     with lab.ledger.transaction():
@@ -149,9 +150,16 @@ def confirm(lab: Lab, experiment_id: str, seeds: int) -> Experiment:
                 f"{experiment_id} is {experiment.verdict} and has no number to confirm. "
                 f"show_experiment('{experiment_id}', part='log') says why."
             )
-        there = confirmations_there(lab.ledger.runs(experiment_id))
+        runs = lab.ledger.runs(experiment_id)
+        if doubt_of(experiment, runs) == "tainted":
+            raise DecisionError(
+                f"{experiment_id} is tainted, and fresh seeds do not mend that. {experiment.reason} "
+                "Once it is mended, run_experiment accepts the same bytes again."
+            )
+        there = confirmations_there(runs)
         session = lab.ledger.session_now(experiment.session)
-        if seeds > there and experiment.decision is Decision.PENDING:
+        has_lost = is_confirmed(runs) and not experiment.keepable
+        if seeds > there and experiment.decision is Decision.PENDING and not has_lost:
             lab.ledger.append("experiment_reopened", {"id": experiment_id})
         for _ in range(seeds - there):
             queue_run(lab, experiment_id, lab.session_config(session), Purpose.CONFIRM)
@@ -316,7 +324,7 @@ def _already_tried(lab: Lab, session: Session, who: Researcher, sha256: str) -> 
 
 def _is_doubtful(lab: Lab, experiment: Experiment) -> bool:
     """True for a judged experiment whose runs never had the device to themselves, or are tainted."""
-    return experiment.verdict is not None and may_be_repeated(finished_runs(lab, experiment.id))
+    return doubt_of(experiment, lab.ledger.runs(experiment.id)) != ""
 
 
 def _replace_doubtful(lab: Lab, session: Session, sha256: str, *, by: str) -> list[Experiment]:
@@ -354,11 +362,12 @@ def _require_baseline_first(lab: Lab, session: Session, sha256: str) -> None:
         return
     tried = lab.ledger.experiments("session = ? AND candidate_sha256 = ?", session.tag, session.base_sha256)
     baselines = [experiment for experiment in tried if experiment.verdict not in NO_ANSWER]
-    if baselines and (results := finished_runs(lab, baselines[-1].id)) and (tainted := weigh(results).tainted):
+    evidence = evidence_of(baselines[-1], lab.ledger.runs(baselines[-1].id)) if baselines else None
+    if evidence is not None and evidence.tainted:
         raise CandidateError(
-            f"The baseline {baselines[-1].id} is tainted ({tainted}), so the session has no number yet. The human mends that "
-            f'(`autoresearch doctor`, `autoresearch init`); then call revert("{WORKSPACE}") (your edit is saved first) and '
-            'run_experiment(description="baseline") again.'
+            f"The baseline {baselines[-1].id} is tainted ({evidence.tainted}), so the session has no number yet. The human "
+            f'mends that (`autoresearch doctor`, `autoresearch init`); then call revert("{WORKSPACE}") (your edit is saved '
+            'first) and run_experiment(description="baseline") again.'
         )
     if not baselines:
         raise CandidateError(

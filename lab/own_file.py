@@ -17,8 +17,7 @@ from enum import StrEnum
 
 from . import researchers
 from .candidate import MAX_SOURCE_BYTES, check_candidate
-from .confirmation import may_be_repeated
-from .dispatch import finished_runs
+from .confirmation import doubt_of
 from .errors import CandidateError, LabError
 from .files import read_regular_file, sha256_hex, write_atomically
 from .lab import Lab
@@ -111,7 +110,7 @@ def _tried_as(lab: Lab, session: Session, content: bytes) -> Experiment | None:
     for experiment in same:
         if experiment.verdict is None:
             return experiment
-        if experiment.verdict not in NO_ANSWER and not may_be_repeated(finished_runs(lab, experiment.id)):
+        if experiment.verdict not in NO_ANSWER and not doubt_of(experiment, lab.ledger.runs(experiment.id)):
             return experiment
     return None
 

@@ -13,7 +13,7 @@ from .confirmation import seed_to_repeat
 from .devices import device_kind
 from .files import sha256_hex
 from .paths import TRAIN_FILE
-from .records import Experiment, Session
+from .records import Experiment, Run, Session
 from .states import Purpose
 from .themes import Change, change_of
 
@@ -85,10 +85,10 @@ def record_experiment(
 def queue_run(lab: Lab, experiment_id: str, config: LabConfig, purpose: Purpose) -> str:
     """Record that an experiment is to be run, or run once more: with a seed of its own, when its kind of device is free.
 
-    A confirmation takes the seed of one that gave no answer, if there is such. Returns the run's id.
+    A confirmation takes a seed that its bytes were to be confirmed with before, if there is such. Returns the run's id.
     """
     runs = lab.ledger.runs(experiment_id)
-    seed = seed_to_repeat(runs) if purpose is Purpose.CONFIRM else None
+    seed = seed_to_repeat(runs, _of_same_bytes(lab, experiment_id)) if purpose is Purpose.CONFIRM else None
     if purpose is Purpose.TEST:  # numbered apart, so that the others tell nothing of them
         run_id = f"{experiment_id}.test{len(lab.ledger.test_runs(experiment_id)) + 1}"
     else:
@@ -104,6 +104,14 @@ def queue_run(lab: Lab, experiment_id: str, config: LabConfig, purpose: Purpose)
         },
     )
     return run_id
+
+
+def _of_same_bytes(lab: Lab, experiment_id: str) -> list[Run]:
+    """Return the runs of the session's other experiments with the same train.py, the oldest first."""
+    experiment = lab.ledger.experiment(experiment_id)
+    where = "session = ? AND candidate_sha256 = ? AND id != ?"
+    others = lab.ledger.experiments(where, experiment.session, experiment.candidate_sha256, experiment_id)
+    return [run for other in others for run in lab.ledger.runs(other.id)]
 
 
 def _recorded(change: Change | None) -> dict[str, Any]:

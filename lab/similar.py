@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from . import researchers
 from .candidate import changed_constants, check_candidate, unified_diff
-from .confirmation import may_be_repeated
-from .dispatch import finished_runs
+from .confirmation import doubt_of
 from .errors import CandidateError
 from .records import Experiment, Researcher, Session
 from .search import similar_texts
@@ -154,7 +153,9 @@ def _alike(lab: Lab, where: str, values: tuple[str, ...], idea: Idea) -> Iterato
         before, after = parents[experiment.parent], lab.ledger.blob(experiment.candidate_sha256)
         if before is None or after is None:  # `verify` names what is gone
             continue
-        if same_idea(idea, Idea.of(experiment.changes, before, after)) and not _is_doubtful(lab, experiment):
+        if same_idea(idea, Idea.of(experiment.changes, before, after)) and not doubt_of(
+            experiment, lab.ledger.runs(experiment.id)
+        ):
             yield experiment
 
 
@@ -185,10 +186,6 @@ def _said_before(lab: Lab, experiment: Experiment) -> Experiment | None:
         if same_words(text, f"{other.description} {other.hypothesis}"):
             return other
     return None
-
-
-def _is_doubtful(lab: Lab, experiment: Experiment) -> bool:
-    return experiment.verdict is not None and may_be_repeated(finished_runs(lab, experiment.id))
 
 
 def _short(text: str) -> str:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .candidate import check_candidate, unified_diff
-from .confirmation import may_be_repeated
-from .dispatch import finished_runs
+from .confirmation import doubt_of
 from .errors import CandidateError, DecisionError, GitError
 from .merging import merge_file
 from .recording import record_experiment
@@ -47,7 +46,7 @@ def may_run_again(lab: Lab, experiment: Experiment) -> bool:
         and experiment.verdict is not None
         and experiment.decision is Decision.PENDING
         and not experiment.keepable
-        and (experiment.verdict in NO_ANSWER or may_be_repeated(finished_runs(lab, experiment.id)))
+        and (experiment.verdict in NO_ANSWER or doubt_of(experiment, lab.ledger.runs(experiment.id)) != "")
         and len(origins(lab, experiment)) <= MAX_MERGES
     )
 

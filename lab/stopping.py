@@ -40,12 +40,12 @@ def stop_reason(rules: StopConfig, facts: SessionFacts) -> str | None:
         return f"it began {facts.hours:.1f} hours ago, and {rules.hours:g} are allowed ([stop] hours)"
     crashes = facts.crashes_in_a_row
     if rules.crashes_in_a_row and crashes >= rules.crashes_in_a_row:
-        return f"{crashes} experiments in a row ended without a number ([stop] crashes_in_a_row = {rules.crashes_in_a_row})"
+        return f"{crashes} experiments in a row failed ([stop] crashes_in_a_row = {rules.crashes_in_a_row})"
     return None
 
 
 def crashes_in_a_row(newest_first: Iterable[Verdict | None]) -> int:
-    """Return how many of the last finished experiments have no number, counted back to the last one that has.
+    """Return how many of the last finished experiments failed, counted back to the last one that has a number.
 
     ``newest_first`` are the verdicts of the session's experiments since its crashes were forgiven last (`autoresearch resume`),
     by when they were recorded; None: not judged yet. None is read beyond the first that has a number.

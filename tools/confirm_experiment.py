@@ -20,6 +20,7 @@ def confirm_experiment(
     """Run a finished experiment again with fresh seeds: is its gain real?
 
     Use it where the number that picked an idea is to be doubted: the fresh ones decide alone. The gate 'confirmed' asks for two
-    by itself. Next: wait_experiment while it is not finished, then keep or revert. The same call again queues nothing more.
+    by itself; once they have said no, more of them only make the number surer. Next: wait_experiment while it is not finished,
+    then keep or revert. The same call again queues nothing more.
     """
     return describe(lab, confirm(lab, experiment_id, seeds))

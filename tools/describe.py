@@ -11,8 +11,8 @@ from ..lab import researchers
 from ..lab.caller import caller
 from ..lab.candidate import HIDDEN, check_candidate
 from ..lab.causes import Failure, classify
-from ..lab.confirmation import run_that_counts, weigh
-from ..lab.dispatch import age_of, current_progress, finished_runs, is_finished
+from ..lab.confirmation import doubt_of, run_that_counts
+from ..lab.dispatch import age_of, current_progress, is_finished
 from ..lab.errors import LabError
 from ..lab.experiments import may_decide
 from ..lab.files import sha256_hex
@@ -44,7 +44,6 @@ _MEND = "tell the human to run `autoresearch doctor`, then run_experiment(descri
 
 def summarise(lab: Lab, experiment: Experiment, *, text_bytes: int = _NOTE_BYTES) -> ExperimentSummary:
     """Return the line of a table for one experiment; description and note are cut to ``text_bytes`` each."""
-    results = finished_runs(lab, experiment.id)
     return ExperimentSummary(
         id=experiment.id,
         session=experiment.session,
@@ -59,7 +58,7 @@ def summarise(lab: Lab, experiment: Experiment, *, text_bytes: int = _NOTE_BYTES
         delta=_rounded(experiment.delta, 6),
         confidence=_rounded(experiment.confidence, 4),
         note=shorten(experiment.note, text_bytes),
-        doubt=weigh(results).doubt if results and experiment.verdict is not None else "",
+        doubt=doubt_of(experiment, lab.ledger.runs(experiment.id)),
         after_test=experiment.after_test,
     )
 
@@ -198,7 +197,7 @@ def _before_the_first_number(lab: Lab, session: Session, standing: Standing, fil
     failed = lab.ledger.experiments(
         "session = ? AND verdict NOT IN ('cancelled', 'lost')", session.tag, order="rowid DESC", limit=1
     )
-    if failed and (results := finished_runs(lab, failed[-1].id)) and weigh(results).doubt == "tainted":
+    if failed and doubt_of(failed[-1], lab.ledger.runs(failed[-1].id)) == "tainted":
         return [_MEND]
     if not failed and standing is Standing.UNCHANGED:
         return [f"run_experiment(description='baseline'{named}) with the unchanged {file}"]
@@ -286,7 +285,7 @@ def _next_calls(lab: Lab, experiment: Experiment, session: Session) -> list[str]
             return [revert, again] if experiment.verdict is Verdict.CANCELLED else [again, revert]
         if experiment.rebase_of is not None:
             return [revert]
-        doubt = weigh(results).doubt if (results := finished_runs(lab, experiment.id)) else ""
+        doubt = doubt_of(experiment, lab.ledger.runs(experiment.id))
         if doubt and not _lies_there(lab, experiment, session):
             again = f"`git show {experiment.commit[:12]}:{TRAIN_FILE}` has its bytes: put them back to try them again"
             return [revert, again]

@@ -166,6 +166,6 @@ def _stop_rules(config: LabConfig) -> list[str]:
         *([f"val_bpb reaches {stop.target:g}"] if stop.target is not None else []),
         *([f"{stop.experiments} experiments are done"] if stop.experiments else []),
         *([f"{stop.hours:g} hours have passed"] if stop.hours else []),
-        *([f"{stop.crashes_in_a_row} experiments in a row ended without a number"] if stop.crashes_in_a_row else []),
+        *([f"{stop.crashes_in_a_row} experiments in a row failed"] if stop.crashes_in_a_row else []),
     ]
     return [f"The session takes no further experiment once {', or '.join(limits)}."] if limits else []

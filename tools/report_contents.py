@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..lab.causes import Failure
-from ..lab.confirmation import Evidence, weigh
+from ..lab.confirmation import Evidence, evidence_of
 from ..lab.control_group import Rival, Step
 from ..lab.digest import Digest
 from ..lab.noise import Noise
@@ -276,8 +276,7 @@ def record_commands(night: Night) -> list[str]:
 
 
 def _evidence(night: Night, experiment: Experiment) -> Evidence | None:
-    ended = [run for run in night.runs.get(experiment.id, ()) if run.result is not None]
-    return weigh(ended) if ended else None
+    return evidence_of(experiment, night.runs.get(experiment.id, ()))
 
 
 def _runs_words(night: Night, experiment: Experiment) -> str:

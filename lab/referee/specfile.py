@@ -45,6 +45,12 @@ def read_result(paths: RunPaths) -> RunResult | None:
 
 
 def result_from_json(fields: dict) -> RunResult:
-    """Rebuild a result from its JSON object. Fields of a newer version are left out, those of an older one are not measured."""
+    """Rebuild a result from its JSON object. Fields of a newer version are left out, those of an older one are not measured.
+
+    A score without its number, which no referee writes, is invalid.
+    """
     kept = {name: fields[name] for name in _RESULT_FIELDS & fields.keys()}
-    return RunResult(**{**kept, "outcome": Outcome(fields["outcome"]), "window_nats": tuple(fields.get("window_nats", ()))})
+    result = RunResult(**{**kept, "outcome": Outcome(fields["outcome"]), "window_nats": tuple(fields.get("window_nats", ()))})
+    if result.outcome is Outcome.SCORED and result.val_bpb is None:
+        return dataclasses.replace(result, outcome=Outcome.INVALID, reason="the result says scored, and has no val_bpb")
+    return result

@@ -12,9 +12,10 @@ from autoresearch_mcp.lab.confirmation import (
     MAX_CONFIRMATIONS,
     MAX_EXTRA_RUNS,
     confirmation_note,
+    doubt_of,
+    evidence_of,
     further_runs,
     is_confirmed,
-    may_be_repeated,
     number_of,
     run_that_counts,
     seed_to_repeat,
@@ -24,7 +25,7 @@ from autoresearch_mcp.lab.confirmation import (
 from autoresearch_mcp.lab.executor import RunResult
 from autoresearch_mcp.lab.policy import Judgement, Measurement, judge
 from autoresearch_mcp.lab.records import Experiment, Run
-from autoresearch_mcp.lab.states import Outcome, Purpose, RunState, Verdict
+from autoresearch_mcp.lab.states import Decision, Outcome, Purpose, RunState, Verdict
 
 SHARED = "others used 40% of the run's 2 cores"
 PARENT = Measurement(val_bpb=2.0, standard_error=0.0)
@@ -70,12 +71,20 @@ def run_of(result: RunResult | None, purpose: Purpose = Purpose.PROPOSED, *, see
     )
 
 
-def experiment_of(verdict: Verdict | None, val_bpb: float | None) -> Experiment:
+def experiment_of(verdict: Verdict | None, val_bpb: float | None, decision: Decision = Decision.PENDING) -> Experiment:
     """Return an experiment that was judged so."""
     return Experiment(
         **{field.name: "" for field in fields(Experiment)}  # type: ignore[arg-type]
-        | {"verdict": verdict, "val_bpb": val_bpb, "standard_error": 0.0}
+        | {"verdict": verdict, "val_bpb": val_bpb, "standard_error": 0.0, "decision": decision}
     )
+
+
+def kept_number(val_bpb: float, runs: Sequence[Run]) -> tuple[float, int, str]:
+    """Return what the runs of a kept experiment come to: its number, how many runs that rests on, and the doubt."""
+    evidence = evidence_of(experiment_of(Verdict.IMPROVED, val_bpb, Decision.KEPT), runs)
+    assert evidence is not None
+    assert evidence.measurement is not None
+    return evidence.measurement.val_bpb, evidence.measurement.runs, evidence.doubt
 
 
 def number(runs: Sequence[Run]) -> Measurement:
@@ -147,18 +156,40 @@ def test_seeds_that_measure_the_noise_of_what_stands_sharpen_its_number() -> Non
 )
 def test_seeds_that_came_to_nothing_leave_the_number_its_runs_and_its_good_name(later: Run) -> None:
     kept = [scored(1.5), scored(1.9, CONFIRM), scored(2.0, CONFIRM)]
-    with_later = [*kept, later]
-    assert weigh(with_later) == weigh(kept)
-    found = run_that_counts(experiment_of(Verdict.IMPROVED, 1.95), with_later)
+    with_later, champion = [*kept, later], experiment_of(Verdict.IMPROVED, 1.95, Decision.KEPT)
+    assert evidence_of(champion, with_later) == weigh(kept)
+    found = run_that_counts(champion, with_later)
     assert found is not None
     assert found[0] is kept[-1]
-    assert not may_be_repeated(with_later)
+    assert doubt_of(champion, with_later) == ""
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(ended(Outcome.CRASHED, CONFIRM), id="a seed crashed"),
+        pytest.param(scored(9.0, CONFIRM, tainted="the corpus changed"), id="it is tainted"),
+        pytest.param(ended(Outcome.TIMED_OUT, NOISE), id="a seed of the noise timed out"),
+    ],
+)
+def test_a_kept_baseline_that_shared_its_device_stays_what_it_is_until_a_seed_is_alone(later: Run) -> None:
+    baseline = [scored(2.0, contended=SHARED)]
+    assert kept_number(2.0, [*baseline, later]) == (2.0, 1, "contended")
+    assert kept_number(2.0, [*baseline, later, scored(2.1, NOISE)]) == (2.1, 1, "")
+
+
+def test_what_was_judged_tainted_and_is_not_kept_stays_in_doubt() -> None:
+    runs = [scored(1.5), scored(1.9, CONFIRM), scored(1.9, CONFIRM, tainted="the corpus changed")]
+    assert doubt_of(experiment_of(Verdict.IMPROVED, 1.9), runs) == "tainted"
+    assert doubt_of(experiment_of(Verdict.IMPROVED, 1.9, Decision.KEPT), runs) == ""
 
 
 def test_a_confirmation_that_crashes_after_the_decision_takes_no_number_away() -> None:
     kept, crashed = experiment_of(Verdict.IMPROVED, 1.9), ended(Outcome.CRASHED, CONFIRM)
     for runs, counts in (([scored(1.9), crashed], 0), ([scored(1.5), scored(1.9, CONFIRM), crashed], 1)):
-        assert number(runs).val_bpb == 1.9
+        evidence = evidence_of(kept, runs)
+        assert evidence is not None
+        assert evidence.measurement == Measurement(val_bpb=1.9, standard_error=0.0)
         found = run_that_counts(kept, runs)
         assert found is not None
         assert found[0] is runs[counts]
@@ -252,6 +283,12 @@ def test_a_confirmation_that_gave_no_answer_is_run_again_with_its_own_seed() -> 
     assert seed_to_repeat(runs) == 6
     assert seed_to_repeat([confirmation(6, Outcome.CRASHED)]) is None  # which is an answer
 
+    # The same bytes tried again: their seeds are drawn already, whatever those came to.
+    earlier = [confirmation(6, Outcome.CRASHED), confirmation(7, Outcome.SCORED, SHARED)]
+    assert seed_to_repeat([scored(1.9)], earlier) == 6
+    assert seed_to_repeat([confirmation(6, None)], earlier) == 7
+    assert seed_to_repeat([confirmation(6, Outcome.SCORED), confirmation(7, None)], earlier) is None
+
 
 def test_where_no_confirmation_answered_nothing_is_confirmed_and_the_researcher_is_told_what_to_call() -> None:
     runs = [scored(1.9), *[scored(1.9, CONFIRM, contended=SHARED)] * MAX_CONFIRMATIONS]
@@ -265,8 +302,10 @@ def test_where_no_confirmation_answered_nothing_is_confirmed_and_the_researcher_
 
 
 def test_a_cancelled_confirmation_is_not_queued_again() -> None:
-    runs = [scored(1.9), ended(Outcome.CANCELLED, CONFIRM)]
+    runs = [scored(1.9), run_of(RunResult(outcome=Outcome.CANCELLED, reason="cancelled"), CONFIRM, seed=6)]
     assert further_runs(runs, judged(runs)) is None
+    runs.append(run_of(RunResult(outcome=Outcome.SCORED, reason="scored", val_bpb=1.9), CONFIRM, seed=6))
+    assert further_runs(runs, judged(runs)) == (CONFIRM, 1)  # somebody asked for it again, and one more is missing
 
 
 def test_a_contended_number_that_could_be_kept_needs_another_run_at_most_twice() -> None:
@@ -297,13 +336,16 @@ def test_a_lost_repetition_is_tried_once_more() -> None:
     assert further_runs(runs, judged_as_baseline(runs)) == (Purpose.REPEAT, 1)
 
 
-def test_bytes_may_be_repeated_exactly_while_their_answer_is_in_doubt() -> None:
-    assert may_be_repeated([scored(2.0, contended=SHARED)])
-    assert may_be_repeated([scored(2.0, tainted="x")])
-    assert may_be_repeated([ended(Outcome.TIMED_OUT, contended=SHARED)])
-    assert not may_be_repeated([scored(2.0)])
-    assert not may_be_repeated([scored(2.0, contended=SHARED), scored(2.0)])
-    assert not may_be_repeated([])
+def test_an_answer_is_in_doubt_where_no_run_had_the_device_to_itself_or_one_is_tainted() -> None:
+    within = experiment_of(Verdict.WITHIN_NOISE, 2.0)
+    assert doubt_of(within, [scored(2.0, contended=SHARED)]) == "contended"
+    assert doubt_of(within, [scored(2.0, tainted="x")]) == "tainted"
+    late = [ended(Outcome.TIMED_OUT, contended=SHARED)]
+    assert doubt_of(experiment_of(Verdict.TIMED_OUT, None), late) == "contended"
+    assert doubt_of(experiment_of(None, None), late) == ""  # it is not judged yet
+    assert doubt_of(within, [scored(2.0)]) == ""
+    assert doubt_of(within, [scored(2.0, contended=SHARED), scored(2.0)]) == ""
+    assert doubt_of(within, []) == ""
 
 
 def test_the_note_says_why_an_experiment_that_has_a_number_goes_on() -> None:

@@ -39,15 +39,16 @@ def propose(lab: Lab, width: int = 16) -> Experiment:
     return experiments.propose(lab, description=f"width {width}", hypothesis="")[0]
 
 
-def finish(lab: Lab, experiment: Experiment, *numbers: float | Outcome) -> Experiment:
+def finish(lab: Lab, experiment: Experiment, *ends: float | Outcome | RunResult) -> Experiment:
     """Record how the oldest runs that wait ended: with a val_bpb, or without."""
-    for number in numbers:
+    for end in ends:
         run = next(run for run in lab.ledger.runs(experiment.id) if run.state is not RunState.FINISHED)
-        result = (
-            RunResult(outcome=number, reason="ended")
-            if isinstance(number, Outcome)
-            else RunResult(outcome=Outcome.SCORED, reason="scored", val_bpb=number, standard_error=0.0)
-        )
+        if isinstance(end, Outcome):
+            result = RunResult(outcome=end, reason="ended")
+        elif isinstance(end, RunResult):
+            result = end
+        else:
+            result = RunResult(outcome=Outcome.SCORED, reason="scored", val_bpb=end, standard_error=0.0)
         with lab.ledger.transaction():
             lab.ledger.append("run_finished", {"id": run.id, "result": result_to_json(result)})
             judge_experiment(lab, lab.ledger.experiment(experiment.id))
@@ -169,6 +170,31 @@ def test_a_near_miss_may_be_confirmed_and_kept_after_all(strict: Lab) -> None:
     finish(strict, propose(strict), 2.0)
     idea = finish(strict, propose(strict, 32), 1.995)
     assert finish(strict, experiments.confirm(strict, idea.id, 2), 1.95, 1.95).keepable
+
+
+def test_who_asks_for_more_seeds_after_two_that_said_no_gets_a_surer_number_and_no_other_verdict(strict: Lab) -> None:
+    finish(strict, propose(strict), 2.0)
+    idea = finish(strict, propose(strict, 32), 1.95, 2.0, 1.99)
+    more = experiments.confirm(strict, idea.id, 3)
+    assert (more.verdict, is_finished(strict, more)) == (Verdict.WITHIN_NOISE, False)
+    more = finish(strict, more, 1.0)
+    assert (more.verdict, more.keepable, more.val_bpb) == (Verdict.WITHIN_NOISE, False, pytest.approx((2.0 + 1.99 + 1.0) / 3))
+    with pytest.raises(DecisionError, match="cannot be kept"):
+        experiments.keep(strict, idea.id, "")
+    assert strict.ledger.verify() == []
+
+
+def test_bytes_that_are_tried_again_are_confirmed_with_the_seeds_they_had(strict: Lab) -> None:
+    finish(strict, propose(strict), 2.0)
+    idea = finish(strict, propose(strict, 32), 1.8)
+    drawn = [run.seed for run in strict.ledger.runs(idea.id)][1:]
+    tainted = RunResult(outcome=Outcome.SCORED, reason="scored", val_bpb=2.0, standard_error=0.0, tainted="the corpus changed")
+    idea = finish(strict, idea, tainted, tainted)
+    with pytest.raises(DecisionError, match="fresh seeds do not mend that"):
+        experiments.confirm(strict, idea.id, 4)
+    again = finish(strict, propose(strict, 32), 1.8)
+    assert again.id != idea.id
+    assert [run.seed for run in strict.ledger.runs(again.id)][1:] == drawn
 
 
 def test_more_seeds_of_a_champion_sharpen_its_number_and_leave_its_verdict(strict: Lab) -> None:

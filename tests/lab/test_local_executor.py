@@ -22,8 +22,8 @@ from autoresearch_mcp.lab.local_executor import LocalExecutor
 from autoresearch_mcp.lab.locks import try_lock
 from autoresearch_mcp.lab.paths import RunPaths, StatePaths, device_lock_path
 from autoresearch_mcp.lab.referee.harness import pin_harness, pinned_package
-from autoresearch_mcp.lab.referee.specfile import write_spec
-from autoresearch_mcp.lab.states import RunState
+from autoresearch_mcp.lab.referee.specfile import result_from_json, write_spec
+from autoresearch_mcp.lab.states import Outcome, RunState
 
 from ..quick import adopt
 from .executor_contract import LONG, BudgetContract, ExecutorContract, ended, started, until
@@ -224,6 +224,11 @@ def test_a_run_whose_folder_is_gone_has_no_progress_and_is_lost(still: Lab) -> N
     assert still.executor.log(run.attempt_id) == b""
     with pytest.raises(RunLostError, match="gone"):
         still.executor.result(run.attempt_id)
+
+
+def test_a_result_that_says_scored_and_has_no_number_is_invalid() -> None:
+    assert result_from_json({"outcome": "scored", "reason": "scored"}).outcome is Outcome.INVALID
+    assert result_from_json({"outcome": "scored", "reason": "scored", "val_bpb": 2.0}).outcome is Outcome.SCORED
 
 
 def test_runs_that_have_ended_are_not_looked_at_again(quick_bench: LocalBench) -> None:

@@ -59,7 +59,7 @@ def test_a_driver_that_does_not_answer_costs_the_numbers_and_nothing_else() -> N
 
 
 def test_a_result_of_another_version_is_read_with_what_both_know() -> None:
-    result = RunResult(outcome=Outcome.SCORED, reason="scored", train_tokens=4096)
+    result = RunResult(outcome=Outcome.SCORED, reason="scored", val_bpb=2.0, train_tokens=4096)
     newer = {**json.loads(json.dumps(result_to_json(result))), "a_field_of_the_future": 1}
     assert result_from_json(newer) == result
     older = {name: value for name, value in asdict(result).items() if not name.endswith("tokens") and "gpu" not in name}
