@@ -47,6 +47,7 @@ from .run_specs import spec_of
 from .states import AWAITED, Outcome, Purpose, RunState
 
 MAX_ATTEMPTS = 2
+_SINCE = ". Its number since then: "
 _POLL_SECONDS = 0.2
 _LOCK_POLL_SECONDS = 0.02
 _LOCK_SECONDS = 40.0  # longer than the start of a runner may take
@@ -215,7 +216,9 @@ def _measure_again(lab: Lab, experiment: Experiment, runs: Sequence[Run]) -> Non
     evidence = evidence_of(experiment, runs)
     number = None if evidence is None else evidence.measurement
     if number is not None and experiment.val_bpb not in (None, number.val_bpb):
-        event = {"id": experiment.id, "val_bpb": number.val_bpb, "standard_error": number.standard_error}
+        of_verdict = experiment.reason.partition(_SINCE)[0].rstrip(".")
+        reason = f"{of_verdict}{_SINCE}{number.val_bpb:.4f}, by {number.runs} {'run' if number.runs == 1 else 'runs'}"
+        event = {"id": experiment.id, "val_bpb": number.val_bpb, "standard_error": number.standard_error, "reason": reason}
         lab.ledger.append("experiment_measured_again", event)
 
 

@@ -155,7 +155,9 @@ def _experiment_reopened(db: sqlite3.Connection, event: dict[str, Any], at: floa
 
 
 def _experiment_measured_again(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:
-    db.execute("UPDATE experiments SET val_bpb = :val_bpb, standard_error = :standard_error WHERE id = :id", event)
+    """Change the number; the event's reason says so beside the verdict, but those of the first versions have none."""
+    assignments = "val_bpb = :val_bpb, standard_error = :standard_error, reason = COALESCE(:reason, reason)"
+    db.execute(f"UPDATE experiments SET {assignments} WHERE id = :id", {"reason": None, **event})
 
 
 def _experiment_kept(db: sqlite3.Connection, event: dict[str, Any], at: float) -> None:

@@ -135,6 +135,8 @@ def test_each_run_that_ends_is_in_the_number_of_what_stands(strict: Lab) -> None
     number = number_of(half, strict.ledger.runs(half.id))
     assert number is not None
     assert (number.val_bpb, number.runs) == (pytest.approx(2.1), 2)
+    whole = finish(strict, half, 2.4)
+    assert whole.reason.endswith("the first measured result of the session. Its number since then: 2.2000, by 3 runs")
 
 
 def test_seeds_are_not_queued_where_no_run_would_start(strict: Lab) -> None:
@@ -178,6 +180,7 @@ def test_who_asks_for_more_seeds_after_two_that_said_no_gets_a_surer_number_and_
     more = experiments.confirm(strict, idea.id, 3)
     assert (more.verdict, is_finished(strict, more)) == (Verdict.WITHIN_NOISE, False)
     more = finish(strict, more, 1.0)
+    assert "not better by 0.0200 (one sigma). Its number since then: 1.6633, by 3 runs" in more.reason
     assert (more.verdict, more.keepable, more.val_bpb) == (Verdict.WITHIN_NOISE, False, pytest.approx((2.0 + 1.99 + 1.0) / 3))
     with pytest.raises(DecisionError, match="cannot be kept"):
         experiments.keep(strict, idea.id, "")
